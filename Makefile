@@ -1,0 +1,48 @@
+# The only front door. `make book` and `make test` set up what they need in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+PROFILE ?= digits
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+VENV := .venv
+READY := $(VENV)/.ready
+# A killed run leaves nothing locked or half-written, so the next one simply goes on.
+SNAKEMAKE := snakemake --quiet=rules --cores $(CORES) --nolock --rerun-incomplete --keep-going
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# One thread a worker: two of them beat one worker with two threads on small networks.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: book test check plan sweep status serve bench lint clean
+
+book: $(READY)  ## run the digits study if needed, execute the chapters, build the website
+	$(SNAKEMAKE) book
+
+test: $(READY)  ## the engine's tests
+	python -m pytest --ignore tests/check
+
+check: $(READY)  ## browser, killed sweep and other long tests; needs the website that `book` built
+	python -m pytest tests/check
+
+plan: $(READY)  ## how many points, hours and megabytes PROFILE takes
+	python -m lib.sweep plan $(PROFILE) --workers $(CORES)
+
+sweep: $(READY)  ## run the study of PROFILE; started again it does what is missing
+	$(SNAKEMAKE) sweep --config profile=$(PROFILE)
+
+status: $(READY)  ## which points of PROFILE are recorded
+	python -m lib.sweep status $(PROFILE)
+
+serve: book  ## show the website
+	python -m lib.book serve
+
+lint: $(READY)  ## style, and the .ipynb files generated anew from their .py sources
+	ruff format .
+	ruff check --fix .
+	jupytext --quiet --sync notebooks/*.py
+
+clean:  ## remove what can be made again: the website, executed chapters, the digits records
+	rm -rf _build runs/book runs/book.done runs/site runs/digits results/digits .snakemake
+
+$(READY): requirements.txt pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e .
+	touch $@

@@ -1,0 +1,103 @@
+# The way of the data: point.py makes records, records make tables, tables make chapters, chapters
+# make the website. Each step runs again when, and only when, what it reads has changed.
+
+from pathlib import Path
+
+from lib.profile import Profile, grid, jobs
+from lib.provenance import imports
+from lib.study import recorded
+
+CHAPTERS = {  # and the tables that each reads
+    "01_definition": [],
+    "02_augmentations": [],
+    "03_performance": ["performance", "cost"],
+    "04_stress": ["stress", "performance"],
+    "05_influence": ["influence", "distribution"],
+    "06_findings": ["performance", "stress", "influence", "cost"],
+}
+TABLES = ["performance", "stress", "influence", "distribution", "cost"]
+
+PROFILE = config.get("profile", "digits")
+SETTINGS = Profile.load(PROFILE)
+NAME = SETTINGS.name
+JOBS = jobs(SETTINGS)
+
+# A record that is missing, damaged or of another version sends its job to work again.
+TODO = {name for name, points in JOBS.items() if not all(recorded(SETTINGS, p) for p in points)}
+if SETTINGS.sweep["remake"]:
+    for name in TODO:
+        Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
+    WANTED = list(JOBS)
+else:  # what is recorded stands, whatever has changed since
+    WANTED = sorted(TODO)
+
+
+def sources(notebook):
+    """A notebook and the modules of lib/ that it imports, by paths relative to the root."""
+    root = Path.cwd()
+    return [notebook, *sorted(str(file.relative_to(root)) for file in imports(notebook))]
+
+
+def control(wildcards):
+    """Points are compared with the p = 0 model of their seed: its job comes first."""
+    first = JOBS[wildcards.job][0]
+    name = f"none-seed{first.seed}-part0"
+    return [f"runs/{NAME}/jobs/{name}.done"] if first.p > 0 and name in WANTED else []
+
+
+def parameters(wildcards):
+    points = JOBS[wildcards.job]
+    return "{{profile: {}, augmentation: {}, p: {}, seed: {}}}".format(
+        PROFILE, points[0].augmentation, [point.p for point in points], points[0].seed
+    )
+
+
+def tables(wildcards):
+    """The tables that a chapter reads, of this study's profile and of every recorded one."""
+    names = {f"results/digits/{table}.parquet" for table in CHAPTERS[wildcards.chapter]}
+    for table in CHAPTERS[wildcards.chapter]:
+        names |= {str(path) for path in Path("results").glob(f"*/{table}.parquet")}
+    return sorted(names)
+
+
+rule book:
+    input: "runs/book.done"
+
+
+rule sweep:
+    input: expand("results/{profile}/{table}.parquet", profile=NAME, table=TABLES)
+
+
+rule points:
+    input: control, sources("notebooks/point.py")
+    output: touch("runs/{profile}/jobs/{job}.done")
+    log: notebook="runs/{profile}/executed/{job}.ipynb"
+    params: values=parameters
+    wildcard_constraints: profile=NAME
+    threads: 1
+    shell:
+        "jupytext --quiet --to ipynb --output - notebooks/point.py"
+        " | papermill --no-progress-bar --cwd notebooks -y '{params.values}' - {log.notebook}"
+
+
+rule collect:
+    input: expand("runs/{profile}/jobs/{job}.done", profile=NAME, job=WANTED)
+    output: expand("results/{profile}/{table}.parquet", profile=NAME, table=TABLES)
+    params: profile=PROFILE
+    shell: "python -m lib.sweep collect {params.profile}"
+
+
+rule chapter:
+    input: tables, source=lambda wildcards: sources(f"notebooks/{wildcards.chapter}.py")
+    output: "runs/book/{chapter}.ipynb"
+    threads: 1
+    shell: "python -m lib.book execute notebooks/{wildcards.chapter}.py {output}"
+
+
+rule site:
+    input:
+        expand("runs/book/{chapter}.ipynb", chapter=CHAPTERS),
+        "_config.yml", "_toc.yml", "lib/book.py",
+        [str(path) for path in sorted(Path("book").rglob("*")) if path.is_file()],
+    output: touch("runs/book.done")
+    shell: "python -m lib.book build"

@@ -1,0 +1,1 @@
+"""The engine of the study: augmentation, training, attacks, stress, influence and their records."""

@@ -1,0 +1,106 @@
+"""The networks of the study.
+
+Each takes images in [0, 1] (normalisation lives inside), gives logits, and is the composition
+`head(features(x))` of a feature map and a linear last layer.
+"""
+
+import torch
+from torch import nn
+
+from lib import checks
+
+
+class Network(nn.Module):
+    """`features`: images `[s, c, h, w]` -> `[s, d]`; `head`: linear, -> logits `[s, k]`."""
+
+    def __init__(self, body, head):
+        super().__init__()
+        self.body, self.head = body, head
+
+    def features(self, x):
+        # One centre and scale for every data set, so that eps means the same everywhere.
+        return self.body((x - 0.5) / 0.25)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def _small_cnn(classes, channels):
+    """Three convolutions without BatchNorm: 25,866 parameters for grey images of ten classes."""
+    body = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1, stride=2), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(2), nn.Flatten(),
+    )  # fmt: skip
+    return Network(body, nn.Linear(256, classes))
+
+
+def _resnet9(classes, channels):
+    """The nine-layer residual network of the DAWNBench entries (D. Page)."""
+
+    def convolution(inputs, outputs, *pool):
+        layers = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        return nn.Sequential(*layers, nn.ReLU(), *pool)
+
+    def residual(width):
+        return Residual(convolution(width, width), convolution(width, width))
+
+    body = nn.Sequential(
+        convolution(channels, 64),
+        convolution(64, 128, nn.MaxPool2d(2)), residual(128),
+        convolution(128, 256, nn.MaxPool2d(2)),
+        convolution(256, 512, nn.MaxPool2d(2)), residual(512),
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    return Network(body, nn.Linear(512, classes))
+
+
+def _resnet(name):
+    def network(classes, channels):
+        """torchvision's network with the CIFAR stem: 3 x 3, stride 1, no max-pool."""
+        from lib.vision import models
+
+        body = getattr(models, name)(num_classes=classes)
+        body.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        body.maxpool = nn.Identity()
+        head, body.fc = body.fc, nn.Identity()
+        return Network(body, head)
+
+    return network
+
+
+NETWORKS = {
+    "small_cnn": _small_cnn,
+    "resnet9": _resnet9,
+    "resnet18": _resnet("resnet18"),
+    "resnet50": _resnet("resnet50"),
+}
+
+
+def build(name, classes, channels):
+    """The network `name` for `classes` classes and images of `channels` channels."""
+    checks.one_of(name, NETWORKS, "network")
+    checks.count(classes, "classes")
+    checks.count(channels, "channels")
+    return NETWORKS[name](classes, channels)
+
+
+def initialise(model, seed):
+    """Draw the model's weights anew, in place, from `seed` alone, and return the model.
+
+    Convolutions after He et al. (2015), as torchvision's residual networks; all else as torch does.
+    """
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model

@@ -1,0 +1,72 @@
+"""Where a number comes from: the code, the libraries and the device that made it."""
+
+import ast
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def imports(path):
+    """The files of `lib/` that a notebook or module imports, directly or through one another."""
+    found, waiting = set(), [Path(path)]
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text())
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        files = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names
+                 if name.startswith("lib.")}  # fmt: skip
+        new = {file for file in files if file.exists()} - found
+        found |= new
+        waiting += new
+    return found
+
+
+@cache
+def code_version(module):
+    """Twelve hexadecimal digits that change when `lib/<module>.py` or what it imports changes."""
+    path = ROOT / "lib" / f"{module}.py"
+    digest = hashlib.sha256()
+    for file in sorted({path} | imports(path)):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@cache
+def commit():
+    """The commit of the code, with a plus if the files differ from it; "unknown" outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_name(device):
+    """The GPU's name, or the processor's, e.g. "cpu (x86_64, 1 thread)"."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type} ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def describe(device):
+    """The provenance columns of a record made now on `device`."""
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "device": device_name(device),
+    }

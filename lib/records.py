@@ -1,0 +1,98 @@
+"""Records: rows of tidy tables, each with its point, settings, value and provenance.
+
+While a study runs, a point's rows of all tables lie in one small file under `runs/`; `collect`
+merges them into `results/<profile>/<table>.parquet`. Files are written whole or not at all.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib.files import replacing
+from lib.provenance import ROOT
+
+POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
+PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
+VALUES = ["value", "examples"]
+
+
+class RecordError(ValueError):
+    """A record that is damaged or not one of this project's."""
+
+
+def results():
+    """The folder of the collected tables; the environment variable RESULTS moves it."""
+    return Path(os.environ.get("RESULTS", ROOT / "results"))
+
+
+def write(rows, path):
+    """Write rows (dicts or a DataFrame) to a Parquet file, whole or not at all."""
+    frame = _check(pd.DataFrame(rows), path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary)
+
+
+def read_file(path):
+    """The rows of one file. Raises RecordError, naming it, if it is damaged or foreign."""
+    try:
+        return _check(pq.read_table(path).to_pandas(), path)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"record {path} is damaged: {error}") from error
+
+
+def read(profile, table):
+    """The collected table of a profile as a DataFrame.
+
+    Raises FileNotFoundError if nothing is recorded, saying how to record it.
+    """
+    path = results() / profile / f"{table}.parquet"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no {table} recorded for profile {profile!r} ({path} is missing): "
+            f"make sweep PROFILE={profile}"
+        )
+    return read_file(path)
+
+
+def profiles():
+    """The names of the profiles that have collected tables."""
+    return sorted({path.parent.name for path in results().glob("*/*.parquet")})
+
+
+def collect(profile, files, *, keep=False):
+    """Merge point files into the profile's tables, each with a CSV beside it.
+
+    The same row counts once, the later file's. With `keep`, rows already collected stay where
+    the files bring none of the same key. Damaged files are named in a warning and left out.
+    """
+    frames = []
+    if keep:
+        old = sorted((results() / profile).glob("*.parquet"))
+        frames += [read_file(path).assign(table=path.stem) for path in old]
+    for path in files:
+        try:
+            frames.append(read_file(path))
+        except RecordError as error:
+            warnings.warn(f"{error}: left out", stacklevel=2)
+    if not frames:
+        raise FileNotFoundError(f"no records of profile {profile!r} to collect")
+    rows = pd.concat(frames, ignore_index=True)
+    key = [name for name in rows.columns if name not in [*VALUES, *PROVENANCE]]
+    rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
+    rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)
+    for table, part in rows.groupby("table"):
+        part = part.drop(columns="table").dropna(axis=1, how="all")
+        write(part, results() / profile / f"{table}.parquet")
+        with replacing(results() / profile / f"{table}.csv") as temporary:
+            part.to_csv(temporary, index=False)
+
+
+def _check(frame, path):
+    missing = {*POINT, *VALUES, *PROVENANCE} - set(frame.columns)
+    if missing:
+        raise RecordError(f"record {path} lacks the columns {', '.join(sorted(missing))}")
+    return frame

@@ -1,0 +1,121 @@
+"""The sweep from the command line: what it will take, where it stands, what it recorded."""
+
+import argparse
+import time
+
+import torch
+import torch.nn.functional as F
+
+from lib import models, records
+from lib.attacks import pgd
+from lib.profile import Profile, grid, jobs
+from lib.study import dataset, device, record_path, recorded
+
+
+def estimate(profile):
+    """Seconds a point takes here, by stage, from timings of single steps on this device.
+
+    A few steps of training, attack and prediction on a small batch, scaled by how many images
+    the profile puts through each; the solve for influence is not in it.
+    """
+    images = dataset(profile)
+    model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
+    model.to(device())
+    n_train, n_test = len(images.train_images), len(images.test_images)
+    size = min(32, n_train, n_test)
+    x = images.train_images[:size].to(device()).float() / 255
+    y = images.train_labels[:size].to(device())
+
+    def step():
+        F.cross_entropy(model(x), y).backward()
+
+    def attack():
+        pgd(model, x, y, eps=0.5, steps=1)
+
+    def predict():
+        with torch.no_grad():
+            model(x)
+
+    train, attacked, predicted = (_seconds(call) / size for call in (step, attack, predict))
+    a, s, i = profile.attack, profile.stress, profile.influence
+    runs = {(eps, steps) for eps in a["eps"] for steps in a["steps"]}
+    runs |= {(eps, s["steps"]) for eps in s["adversarial"]} | {(i["eps"], i["steps"])}
+    radii = len(s["clean"]) + len(s["adversarial"])
+    return {
+        "train": profile.training["epochs"] * n_train * train,
+        "performance": n_test * sum(steps for _, steps in runs) * attacked,
+        "stress": n_test * s["neighbours"] * radii * predicted,
+    }
+
+
+def _seconds(call):
+    """The median time of a call, after one to warm up."""
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        call()
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[1]
+
+
+def plan(profile, workers):
+    points = grid(profile)
+    missing = [point for point in points if not recorded(profile, point)]
+    seconds = estimate(profile)
+    classes = len(dataset(profile).classes)
+    channels = dataset(profile).train_images.shape[1]
+    model = models.build(profile.network, classes, channels)
+    megabytes = len(points) * sum(p.numel() for p in model.parameters()) * 4 / 1e6
+    stages = ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items())
+    print(f"profile {profile.name}: {len(points)} points in {len(jobs(profile))} jobs, "
+          f"{len(missing)} of them to do")  # fmt: skip
+    print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
+          f"({stages}; the influence solve comes on top)")  # fmt: skip
+    print(f"in all about {sum(seconds.values()) * len(missing) / workers / 3600:.2g} hours with "
+          f"{workers} workers, and {megabytes:.3g} MB of checkpoints")  # fmt: skip
+
+
+def status(profile):
+    points = grid(profile)
+    done = {point: recorded(profile, point) for point in points}
+    print(f"profile {profile.name}: {sum(done.values())} of {len(points)} points are recorded")
+    missing = [str(point) for point, is_done in done.items() if not is_done]
+    if missing:
+        print("missing:", ", ".join(missing))
+
+
+def collect(profile):
+    """Merge the grid's point files into `results/`; points outside the grid stay in `runs/`."""
+    files = [record_path(profile, point) for point in grid(profile)]
+    records.collect(
+        profile.name, [file for file in files if file.exists()], keep=not profile.sweep["remake"]
+    )
+
+
+def _duration(seconds):
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m lib.sweep", description=__doc__)
+    parser.add_argument("command", choices=("plan", "status", "collect"))
+    parser.add_argument("profile", help="a name of notebooks/profiles/, or a path to a .yaml")
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    try:
+        profile = Profile.load(arguments.profile)
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.command == "plan":
+        plan(profile, arguments.workers)
+    else:
+        {"status": status, "collect": collect}[arguments.command](profile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,416 @@
+"""Augmentations as random functions. A new one is tested by being listed in ALL."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from lib.augmentation import (
+    Augmentation,
+    Classic,
+    Composition,
+    Crop,
+    Flip,
+    Identity,
+    Jitter,
+    Mixup,
+    Rotation,
+    Sample,
+    Zoom,
+    changed,
+    with_probability,
+)
+from lib.vision import torchvision
+
+tv = torchvision.transforms.functional
+
+# Each augmentation with the chance that it changes an example of distinct pixels, None where it
+# has no coin for each example. (A crop by padding k moves the image but once in (2k + 1)^2.)
+ALL = {
+    "Identity": (Identity(), 0),
+    "Crop": (Crop(2), 24 / 25),
+    "Flip": (Flip(), 1 / 2),
+    "Jitter": (Jitter(), 1),
+    "Rotation": (Rotation(15), 1),
+    "Zoom": (Zoom(0.1), 1),
+    "Classic colour": (Classic("colour"), None),
+    "Classic digits": (Classic("digits"), None),
+    "Mixup": (Mixup(), None),
+    "Mixup sharp": (Mixup(0.1), None),
+    "composition": (Jitter() @ Crop(1), None),
+    "sometimes": (with_probability(Jitter(), 0.5), None),
+    "sometimes a batch": (with_probability(Mixup(), 0.5), None),
+}
+every = pytest.mark.parametrize("augmentation", [a for a, _ in ALL.values()], ids=list(ALL))
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def draw_sample(s=16, channels=3, side=8, classes=4, seed=0):
+    x = torch.rand(s, channels, side, side, generator=rng(seed))
+    return Sample(x, torch.eye(classes)[torch.arange(s) % classes])
+
+
+def same(a, b):
+    return torch.equal(a.x, b.x) and torch.equal(a.y, b.y)
+
+
+class Set(Augmentation):
+    """Certain and recognisable: sets one pixel to one value."""
+
+    def __init__(self, place, value=1.0):
+        self.place, self.value = place, value
+
+    def draw(self, sample, generator):
+        x = sample.x.clone()
+        x.flatten(1)[:, self.place] = self.value
+        return Sample(x, sample.y)
+
+
+# ------------------------------------------------------------------ what holds for every one
+
+
+@every
+@given(
+    st.integers(1, 5), st.sampled_from([1, 3]), st.integers(2, 9), st.integers(0, 2**32), st.data()
+)
+def test_a_sample_goes_to_a_sample(augmentation, s, channels, side, seed, data):
+    sample = draw_sample(s, channels, side, seed=seed)
+    if data.draw(st.booleans()):  # black and white, on the edge of what is allowed
+        sample = Sample(sample.x.round(), sample.y)
+    augmentation = with_probability(augmentation, data.draw(st.floats(0, 1)))
+    out = augmentation(sample, rng(seed))
+    assert out.x.shape == sample.x.shape and out.x.dtype == sample.x.dtype
+    assert out.y.shape == sample.y.shape and out.y.dtype == sample.y.dtype
+    assert 0 <= out.x.min() and out.x.max() <= 1
+    assert out.y.min() >= 0 and torch.allclose(out.y.sum(1), torch.ones(s))
+
+
+@every
+def test_input_and_global_randomness_stay(augmentation, global_rng_untouched):
+    sample = draw_sample()
+    kept = Sample(sample.x.clone(), sample.y.clone())
+    out = global_rng_untouched(lambda: augmentation(sample, rng()))
+    assert same(sample, kept)
+    assert changed(kept, out).any() or isinstance(augmentation, Identity)
+
+
+@every
+def test_generator_decides(augmentation):
+    sample = draw_sample()
+    outs = [augmentation(sample, rng(seed)) for seed in (1, 1, *range(2, 8))]
+    assert same(outs[0], outs[1])
+    differ = any(not same(outs[0], out) for out in outs[2:])
+    assert differ or isinstance(augmentation, Identity)
+
+
+@every
+def test_identity_is_neutral(augmentation):
+    sample = draw_sample()
+    expected = augmentation(sample, rng())
+    assert same((augmentation @ Identity())(sample, rng()), expected)
+    assert same((Identity() @ augmentation)(sample, rng()), expected)
+
+
+@every
+def test_composition_is_application_and_associative(augmentation):
+    sample, inner, outer = draw_sample(), Crop(1), Mixup()
+    draws = rng()
+    expected = outer(augmentation(inner(sample, draws), draws), draws)
+    assert same(((outer @ augmentation) @ inner)(sample, rng()), expected)
+    assert same((outer @ (augmentation @ inner))(sample, rng()), expected)
+
+
+@every
+def test_no_coin_at_the_ends(augmentation):
+    assert isinstance(with_probability(augmentation, 0), Identity)
+    assert with_probability(augmentation, 1) is augmentation
+    assert with_probability(augmentation, 1.0, per="batch") is augmentation
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", [name for name, (_, share) in ALL.items() if share is not None])
+def test_share_of_changed_examples(name, p):
+    """Bit for bit the same unless the coin fell heads and the draw changes anything: p x share."""
+    augmentation, share = ALL[name]
+    n = 4000
+    sample = draw_sample(n, side=4)
+    out = with_probability(augmentation, p)(sample, rng())
+    moved = int(((out.x != sample.x).flatten(1).any(1) | (out.y != sample.y).any(1)).sum())
+    assert stats.binomtest(moved, n, p * share).pvalue > 1e-4
+
+
+@every
+@pytest.mark.parametrize("p", [-0.1, 1.1, math.nan, math.inf, "0.5", None, 0.5j, [0.5]])
+def test_p_must_be_a_probability(augmentation, p, refuses):
+    refuses(lambda: with_probability(augmentation, p), repr(p), "[0, 1]")
+
+
+BAD = {
+    "above 1": lambda s: Sample(s.x + 0.1, s.y),
+    "below 0": lambda s: Sample(-s.x, s.y),
+    "NaN": lambda s: Sample(torch.full_like(s.x, math.nan), s.y),
+    "no batch dimension": lambda s: Sample(s.x[0], s.y),
+    "flat": lambda s: Sample(s.x.flatten(1), s.y),
+    "bytes": lambda s: Sample((s.x * 255).byte(), s.y),
+    "labels not rows": lambda s: Sample(s.x, s.y.argmax(1)),
+    "rows not probabilities": lambda s: Sample(s.x, 2 * s.y),
+    "fewer labels": lambda s: Sample(s.x, s.y[1:]),
+}
+
+
+@every
+@pytest.mark.parametrize("spoil", BAD.values(), ids=list(BAD))
+def test_what_is_not_a_sample(augmentation, spoil, refuses):
+    refuses(lambda: augmentation(spoil(draw_sample()), rng()))
+
+
+# ------------------------------------------------------------------ composition and coins
+
+
+def test_outermost_first():
+    a, b = Set(0, 0.25), Set(0, 0.75)
+    assert (a @ b).factors == (a, b)
+    sample = draw_sample()
+    assert (Composition((a, b))(sample, rng()).x.flatten(1)[:, 0] == 0.25).all()
+    assert ((b @ a)(sample, rng()).x.flatten(1)[:, 0] == 0.75).all()
+
+
+def test_changed_sees_images_and_labels():
+    before = draw_sample(4)
+    x, y = before.x.clone(), before.y.clone()
+    x[1, 0, 0, 0] += 1e-7
+    y[2] = 0.25
+    assert changed(before, Sample(x, y)).tolist() == [False, True, True, False]
+
+
+def test_each_factor_has_a_coin_of_its_own():
+    """Two factors at p, seen at two pixels: the four outcomes are those of independent coins."""
+    n, p = 20_000, 0.3
+    sample = Sample(torch.full((n, 1, 2, 2), 0.5), torch.ones(n, 1))
+    out = with_probability(Set(0) @ (Set(1) @ Set(2)), p)(sample, rng()).x.flatten(1)
+    first, second, third = (out[:, :3] == 1).T
+    outcomes = torch.bincount(first * 4 + second * 2 + third * 1, minlength=8)
+    expected = [p ** sum(o) * (1 - p) ** (3 - sum(o)) * n for o in itertools.product([0, 1], repeat=3)]
+    assert stats.chisquare(outcomes, expected).pvalue > 1e-4
+    assert (out[:, 3] == 0.5).all()
+
+
+@pytest.mark.parametrize("per", ["batch", None])
+def test_mixups_coin_is_the_batchs(per):
+    p, trials = 0.3, 400
+    sometimes, draws = with_probability(Mixup(), p, per=per), rng()
+    sample = draw_sample(32, side=2, classes=32)
+    whole = 0
+    for _ in range(trials):
+        moved = changed(sample, sometimes(sample, draws))
+        # A permutation keeps one place on average, and Poisson's tail ends well before ten.
+        assert not moved.any() or moved.sum() >= 22
+        whole += int(moved.any())
+    assert stats.binomtest(whole, trials, p).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("augmentation", [Mixup(), Jitter()], ids=["Mixup", "Jitter"])
+def test_per_example(augmentation):
+    sample = draw_sample(2000, side=2, classes=2000)
+    moved = changed(sample, with_probability(augmentation, 0.4, per="example")(sample, rng()))
+    assert stats.binomtest(int(moved.sum()), 2000, 0.4).pvalue > 1e-4
+
+
+def test_per_batch():
+    sometimes, draws, sample = with_probability(Jitter(), 0.4, per="batch"), rng(), draw_sample()
+    moved = torch.stack([changed(sample, sometimes(sample, draws)) for _ in range(300)])
+    assert torch.equal(moved.all(1), moved.any(1))
+    assert stats.binomtest(int(moved.all(1).sum()), 300, 0.4).pvalue > 1e-4
+
+
+def test_unknown_unit(refuses):
+    refuses(lambda: with_probability(Flip(), 0.5, per="pixel"), "pixel", "example", "batch")
+
+
+@pytest.mark.parametrize(
+    "images, kinds", [("colour", [Rotation, Jitter, Flip, Crop]), ("digits", [Zoom, Rotation, Crop])]
+)
+def test_classic_composes(images, kinds):
+    assert [type(factor) for factor in Classic(images).factors] == kinds
+
+
+def test_unknown_kind_of_images(refuses):
+    refuses(lambda: Classic("sepia"), "sepia", "colour", "digits")
+
+
+# ------------------------------------------------------------------ each against its definition
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_crop_is_a_uniform_window_of_the_padded_image(padding):
+    n, side = 3000, 5
+    x = torch.rand(1, 3, side, side, generator=rng()).expand(n, -1, -1, -1)
+    out = Crop(padding)(Sample(x, torch.ones(n, 1)), rng(1)).x
+    padded = F.pad(x[0], [padding] * 4)
+    places = range(2 * padding + 1)
+    windows = [padded[:, i : i + side, j : j + side] for i in places for j in places]
+    hits = [int((out == window).flatten(1).all(1).sum()) for window in windows]
+    assert sum(hits) == n
+    assert stats.chisquare(hits).pvalue > 1e-4
+
+
+def test_flip_is_the_mirror_image_or_the_image():
+    sample = draw_sample(1000, side=5)
+    out = Flip()(sample, rng(1)).x
+    stayed = (out == sample.x).flatten(1).all(1)
+    assert torch.equal(out[~stayed], tv.hflip(sample.x[~stayed]))
+    assert stats.binomtest(int(stayed.sum()), 1000, 0.5).pvalue > 1e-4
+
+
+def jitter_peer(x, factors):
+    for adjust, factor in zip(
+        (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation), factors, strict=True
+    ):
+        x = adjust(x, factor)
+    return x
+
+
+def test_jitter_is_torchvisions():
+    """Some three factors within 1 +- .25 explain every pixel, clipped ones and their order too."""
+    sample = draw_sample(6, side=12)
+    out = Jitter()(sample, rng(1)).x
+    for x, jittered in zip(sample.x.double(), out.double(), strict=True):
+        fits = [
+            optimize.least_squares(
+                lambda factors, x=x, out=jittered: (jitter_peer(x, factors) - out).ravel().numpy(),
+                start, bounds=(0.75, 1.25), xtol=1e-12, ftol=1e-12, gtol=1e-12,
+            )
+            for start in ([1, 1, 1], [1.1, 0.9, 1], [0.9, 1.1, 1])
+        ]  # fmt: skip
+        assert min(abs(fit.fun).max() for fit in fits) < 1e-4
+
+
+# In a scene of these values nothing is clipped, and each factor is a ratio of differences.
+FACTORS = {
+    "brightness": ({"brightness": 0.25}, lambda x: x[:, 0, 0, 0]),
+    "contrast": ({"contrast": 0.25}, lambda x: x[:, 0, 0, 0] - x[:, 0, 0, 1]),
+    "saturation": ({"saturation": 0.25}, lambda x: x[:, 0, 0, 0] - x[:, 1, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("setting, read", FACTORS.values(), ids=list(FACTORS))
+def test_jitters_factors_are_uniform(setting, read):
+    n = 2000
+    x = torch.tensor([[[0.7, 0.5]], [[0.4, 0.4]], [[0.5, 0.6]]]).expand(n, 3, 1, 2)
+    off = dict.fromkeys(("brightness", "contrast", "saturation"), 0.0)
+    out = Jitter(**{**off, **setting})(Sample(x, torch.ones(n, 1)), rng()).x
+    factors = read(out) / read(x)
+    assert stats.kstest(factors.numpy(), stats.uniform(0.75, 0.5).cdf).pvalue > 1e-4
+    for i in range(3):
+        peer = jitter_peer(x[i], [factors[i].item() if k in setting else 1.0 for k in off])
+        assert torch.allclose(out[i], peer, atol=1e-5)
+
+
+def test_no_saturation_without_colour():
+    sample = draw_sample(channels=1)
+    out = Jitter(brightness=0, contrast=0, saturation=0.25)(sample, rng())
+    assert torch.allclose(out.x, sample.x, atol=1e-6)
+
+
+def ramps(n, height, width):
+    """Planes across and down; bilinear reading is exact on them away from the border."""
+    across, down = (0.5 + 0.04 * (torch.arange(m) - (m - 1) / 2) for m in (width, height))
+    x = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
+    return Sample(x.expand(n, 2, height, width), torch.ones(n, 1))
+
+
+def slopes(x):
+    """The centre and `[n, channel, direction]`, the planes' slopes in units of the input's."""
+    i, j = x.shape[2] // 2, x.shape[3] // 2
+    across = (x[:, :, i, j + 1] - x[:, :, i, j - 1]) / 0.08
+    down = (x[:, :, i + 1, j] - x[:, :, i - 1, j]) / 0.08
+    return x[:, :, i, j], torch.stack([across, down], 2)
+
+
+shapes = pytest.mark.parametrize("height, width", [(9, 9), (9, 15)])
+
+
+@shapes
+def test_rotation_turns_planes_by_a_uniform_angle(height, width):
+    n = 2000
+    centre, turn = slopes(Rotation(20)(ramps(n, height, width), rng()).x)
+    assert torch.allclose(centre, torch.tensor(0.5), atol=1e-5)
+    cos, sin = turn[:, 0, 0], turn[:, 0, 1]
+    assert torch.allclose(cos.square() + sin.square(), torch.ones(n), atol=1e-4)
+    assert torch.allclose(turn[:, 1], torch.stack([-sin, cos], 1), atol=1e-4)
+    angle = torch.atan2(sin, cos).rad2deg().numpy()
+    assert stats.kstest(angle, stats.uniform(-20, 40).cdf).pvalue > 1e-4
+
+
+def test_rotation_is_torchvisions():
+    x = F.pad(torch.rand(5, 3, 8, 8, generator=rng()), [4] * 4)  # the border apart
+    out = Rotation(15)(Sample(x, torch.ones(5, 1)), rng(1)).x
+    bilinear = torchvision.transforms.InterpolationMode.BILINEAR
+
+    def distance(angle, i):
+        return (tv.rotate(x[i], float(angle), bilinear) - out[i]).abs().max().item()
+
+    for i in range(5):
+        coarse = min(torch.arange(-15, 15.1, 0.5), key=lambda angle: distance(angle, i))
+        bounds = (coarse.item() - 0.5, coarse.item() + 0.5)
+        fit = optimize.minimize_scalar(distance, bounds=bounds, args=(i,), method="bounded",
+                                       options={"xatol": 1e-5})  # fmt: skip
+        assert fit.fun < 1e-3
+
+
+@pytest.mark.parametrize("augmentation", [Rotation(30), Zoom(0.3)], ids=["Rotation", "Zoom"])
+def test_zeros_come_in_from_outside(augmentation):
+    out = augmentation(Sample(torch.ones(50, 1, 9, 9), torch.ones(50, 1)), rng()).x
+    corners = out[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 0).any()
+    assert torch.allclose(out[:, :, 3:6, 3:6], torch.tensor(1.0), atol=1e-5)
+
+
+@shapes
+def test_zoom_enlarges_by_a_uniform_factor(height, width):
+    centre, scale = slopes(Zoom(0.2)(ramps(2000, height, width), rng()).x)
+    assert torch.allclose(centre, torch.tensor(0.5), atol=1e-5)
+    assert torch.allclose(scale[:, 0, 0], scale[:, 1, 1], atol=1e-4)
+    assert scale[:, [0, 1], [1, 0]].abs().max() < 1e-4
+    factor = 1 / scale[:, 0, 0].numpy()
+    assert stats.kstest(factor, stats.uniform(0.8, 0.4).cdf).pvalue > 1e-4
+
+
+def mixing(sample, draws, alpha):
+    """lambda and the permutation of one draw, read off labels that are all different."""
+    out = Mixup(alpha)(sample, draws)
+    weights, s = out.y, len(sample.x)
+    moved = weights.diagonal() < 1
+    lam = weights.diagonal()[moved]
+    assert torch.allclose(lam, lam[:1], atol=1e-6)
+    others = weights - torch.diag(weights.diagonal())
+    perm = torch.where(moved, others.argmax(1), torch.arange(s))
+    assert sorted(perm.tolist()) == list(range(s))
+    for mixed, plain in ((out.x, sample.x), (out.y, sample.y)):
+        assert torch.allclose(mixed, lam[0] * plain + (1 - lam[0]) * plain[perm], atol=1e-6)
+    return lam[0].item(), perm[0].item()
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_mixup_is_one_convex_combination_of_the_batch(alpha):
+    """x' = lam x + (1 - lam) x[perm], y alike; lam ~ Beta(alpha, alpha), perm uniform."""
+    s, trials, draws = 8, 600, rng()
+    sample = draw_sample(s, side=2, classes=s)
+    sample = Sample(sample.x.double(), sample.y.double())  # Beta(.3, .3) comes close to 0 and 1
+    lams, partners = zip(*(mixing(sample, draws, alpha) for _ in range(trials)), strict=True)
+    assert stats.kstest(lams, stats.beta(alpha, alpha).cdf).pvalue > 1e-4
+    hits = [partners.count(i) for i in range(s)]
+    assert stats.chisquare(hits).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, math.nan])
+def test_mixup_needs_a_positive_alpha(alpha, refuses):
+    refuses(lambda: Mixup(alpha), repr(alpha), "> 0")
