@@ -32,10 +32,15 @@ def frozen(model):
             parameter.requires_grad = need
 
 
+def logits_of(model, x, batch_size=1000):
+    """The logits `[s, k]` in eval mode."""
+    with frozen(model), torch.no_grad():
+        return torch.cat([model(part) for part in x.split(batch_size)])
+
+
 def predict(model, x, batch_size=1000):
     """The classifier f: the label `[s]` of the largest logit, in eval mode."""
-    with frozen(model), torch.no_grad():
-        return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
+    return logits_of(model, x, batch_size).argmax(1)
 
 
 def risk(model, x, y, attack=None, *, batch_size=1000):
@@ -49,7 +54,9 @@ def risk(model, x, y, attack=None, *, batch_size=1000):
     for part, label in zip(x.split(batch_size), y.split(batch_size), strict=True):
         if attack is not None:
             part = attack(model, part, label)
-        wrong += (predict(model, part) != label).sum().item()
+        logits = logits_of(model, part)
+        checks.labels(label, len(part), logits.shape[1])
+        wrong += (logits.argmax(1) != label).sum().item()
     return wrong / len(x)
 
 
@@ -79,8 +86,9 @@ def pgd(
     gradient (l2) or its sign (linf), then back into the eps-ball around `x` and into [0, 1].
     start: "zero" at `x`; "ball" uniform in the eps-ball; "sphere" uniform on its surface; the
     last two draw from `generator`. loss: "ce" cross-entropy, or "margin", the log-sum-exp of the
-    other logits minus the label's, whose gradient does not vanish on confident examples. keep:
-    the "last" iterate, the "best" (largest loss), or the "first_success" (last, if none is).
+    other logits minus the label's. Cross-entropy is softplus of that margin, so both gradients
+    have one direction; that of the margin alone does not underflow on the most confident examples.
+    keep: the "last" iterate, the "best" (largest loss), or the "first_success" (last, if none is).
     With `targeted`, `y` are the labels to reach and the loss is descended.
     """
     eps = checks.radius(eps)
@@ -100,7 +108,7 @@ def pgd(
             finished = step == steps
             if finished and keep == "last":
                 return x_adv
-            x_adv.requires_grad_(True)
+            x_adv = x_adv.detach().requires_grad_(True)
             with torch.enable_grad():
                 logits = model(x_adv).float()
                 if step == 0:
@@ -123,7 +131,9 @@ def pgd(
 
 
 def _cross_entropy(logits, y):
-    return F.cross_entropy(logits, y, reduction="none")
+    # log(1 + e^margin). Of the usual form the gradient at the label's logit, q_y - 1, rounds to
+    # zero where the network is confident, and the step would leave the steepest direction.
+    return F.softplus(_margin(logits, y))
 
 
 def _margin(logits, y):

@@ -102,10 +102,10 @@ def with_probability(augmentation, p, per=None):
     p = checks.probability(p)
     if per is not None:
         checks.one_of(per, ("example", "batch"), "unit of a coin")
-    if p == 0 or isinstance(augmentation, Identity):
-        return Identity()
-    if p == 1:
+    if p == 1 or isinstance(augmentation, Identity):
         return augmentation
+    if p == 0:
+        return Identity()
     if isinstance(augmentation, Composition):
         return Composition(with_probability(factor, p, per) for factor in augmentation.factors)
     return Sometimes(augmentation, p, per or augmentation.unit)

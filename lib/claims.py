@@ -5,7 +5,7 @@ over seeds. Values are paired by seed: minus that of p = 0, or of another augmen
 seed. An augmentation stands for the mean over its p > 0. Knows no torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class Claim:
     """A sentence of the source with the rule that decides it, its effects and the verdict."""
 
     sentence: str
-    measure: str
+    rule: str
     effects: tuple[Effect, ...]
     verdict: str
 
@@ -79,77 +79,108 @@ def versus(table, one, other, **where):
 
 # The strongest of the source's attacks at the eps where an undefended network is not yet lost.
 ATTACK = {"attack": "pgd", "eps": 0.25, "steps": 100}
+RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
 
 
 def evaluate(performance, stress, influence):
     """The claims of the source decided for one profile from its three tables."""
-    names = augmentations(performance)
-    others = [name for name in ("none", *names) if name != "classic"]
-    clean = {name: versus(performance, name, "none", attack="none") for name in names}
-    risk = {name: versus(performance, name, "none", **ATTACK) for name in names}
-    shown = f"risk under L2 PGD, eps {ATTACK['eps']}, {ATTACK['steps']} iterations"
-    claims = []
-
-    for adjective, measure, where in (
-        ("most useful", "clean error", {"attack": "none"}),
-        ("most robust", shown, ATTACK),
-    ):
-        effects = [versus(performance, "classic", other, **where) for other in others]
-        claims.append(_claim(f"The expert's (classic) augmentation is the {adjective}.",
-                             f"{measure}: classic minus every other, below zero", effects, -1))  # fmt: skip
-
-    # A claim of existence: one augmentation with lower error and higher risk is enough.
-    better = [name for name in names if clean[name].sign == -1]
-    if any(risk[name].sign == 1 for name in better):
-        decided = HOLDS
-    else:
-        every = better and all(risk[name].sign == -1 for name in better)
-        decided = FAILS if every and len(better) == len(names) else OPEN
-    effects = []
-    for name in names:
-        effects += [_relabel(clean[name], f"clean error, {clean[name].label}"),
-                    _relabel(risk[name], f"risk, {risk[name].label}")]  # fmt: skip
-    claims.append(Claim(
-        "Better accuracy is not always accompanied by lower risk under attack.",
-        f"clean error and {shown}: an augmentation lowers the first and raises the second",
-        tuple(effects), decided,
-    ))  # fmt: skip
-
-    # Those whose risk is above that of no augmentation, by the whole interval, are not robust.
     radius = {"centre": "clean", "eps": stress.loc[stress.centre == "clean", "eps"].max()}
-    measure = f"prediction-change stress around clean test points, eps {radius['eps']:g}"
-    effects = [versus(stress, name, "none", **radius) for name in names if risk[name].sign == 1]
-    claims.append(_claim("Augmentations that are not robust raise the stress around test points.",
-                         f"{measure}: minus no augmentation, above zero, for each augmentation "
-                         "whose risk is above that of none", effects, 1))  # fmt: skip
-    claims.append(_claim("Stress goes with risk.",
-                         f"rank correlation over the grid of {measure} with {shown}, above zero",
-                         [rank_correlation(stress, performance, radius)], 1))  # fmt: skip
-
     ratios = influence[influence.measure == "log ratio"]
-    method = next(m for m in ratios.method.unique() if m not in ("identity", "gradient norm"))
-    ratios = ratios[ratios.method == method]
-    groups, pairs, control = (
-        ratios[ratios.reading == reading] for reading in ("groups", "pairs", "control")
+    return [
+        _classic(performance, "most useful", "clean error", attack="none"),
+        _classic(performance, "most robust", RISK, **ATTACK),
+        _accuracy_is_not_robustness(performance),
+        _stress_of_the_vulnerable(performance, stress, radius),
+        _stress_goes_with_risk(performance, stress, radius),
+        *_influences(ratios[~ratios.method.isin(["identity", "gradient norm"])]),
+    ]
+
+
+def _classic(performance, adjective, measure, **where):
+    others = [name for name in ("none", *augmentations(performance)) if name != "classic"]
+    effects = [versus(performance, "classic", other, **where) for other in others]
+    sentence = f"The expert's (classic) augmentation is the {adjective}."
+    rule = f"{measure}: classic minus none, and minus every other, is below zero"
+    return Claim(sentence, rule, tuple(effects), verdict(effects, -1))
+
+
+def _accuracy_is_not_robustness(performance):
+    """A claim of existence: one augmentation with lower error and higher risk is enough."""
+    names, effects, signs = augmentations(performance), [], []
+    for name in names:
+        clean = versus(performance, name, "none", attack="none")
+        risk = versus(performance, name, "none", **ATTACK)
+        effects += [
+            replace(clean, label=f"clean error, {clean.label}"),
+            replace(risk, label=f"risk, {risk.label}"),
+        ]
+        signs.append((clean.sign, risk.sign))
+    # Refuted only if every augmentation is known to lower both.
+    refuted = FAILS if set(signs) == {(-1, -1)} else OPEN
+    decided = HOLDS if (-1, 1) in signs else refuted
+    sentence = "Better accuracy is not always accompanied by lower risk under attack."
+    rule = f"an augmentation lowers the clean error and raises the {RISK}"
+    return Claim(sentence, rule, tuple(effects), decided)
+
+
+def _stress_of_the_vulnerable(performance, stress, radius):
+    """An augmentation is not robust if its risk is above that of none by the whole interval."""
+    names = augmentations(performance)
+    weak = [name for name in names if versus(performance, name, "none", **ATTACK).sign == 1]
+    effects = [versus(stress, name, "none", **radius) for name in weak]
+    sentence = "Augmentations that are not robust raise the stress around test points."
+    rule = f"{_stress_at(radius)}: each augmentation of higher {RISK}, minus none, is above zero"
+    return Claim(sentence, rule, tuple(effects), verdict(effects, 1))
+
+
+def _stress_goes_with_risk(performance, stress, radius):
+    effects = [rank_correlation(stress, performance, radius)]
+    rule = f"rank correlation over the grid of {_stress_at(radius)} with {RISK}, above zero"
+    return Claim("Stress goes with risk.", rule, tuple(effects), verdict(effects, 1))
+
+
+def _stress_at(radius):
+    return f"stress around clean test points at eps {radius['eps']:g}"
+
+
+def _influences(ratios):
+    """Three claims on the log ratio of mean |I| of augmented over real points."""
+    tests = [(a, test) for a in augmentations(ratios) for test in ("clean", "adversarial")]
+
+    def reading(name, augmentation, test):
+        return by_seed(ratios, reading=name, augmentation=augmentation, test=test)
+
+    def each(values):
+        return tuple(effect(f"{a}, {test} test points", values(a, test)) for a, test in tests)
+
+    groups = each(lambda a, test: reading("groups", a, test))
+    excess = each(lambda a, test: reading("pairs", a, test) - reading("control", a, test))
+    more = tuple(
+        effect(a, reading("groups", a, "adversarial") - reading("groups", a, "clean"))
+        for a in augmentations(ratios)
     )
-    effects = [effect(f"{name}, {test} test points", by_seed(groups, augmentation=name, test=test))
-               for name in names for test in ("clean", "adversarial")]  # fmt: skip
-    claims.append(_claim("Models are more influenced by augmented than by real data.",
-                         "log ratio of mean |I|, augmented over real points, above zero",
-                         effects, 1))  # fmt: skip
-    effects = [effect(f"{name}, {test} test points",
-                      by_seed(pairs, augmentation=name, test=test)
-                      - by_seed(control, augmentation=name, test=test))
-               for name in names for test in ("clean", "adversarial")]  # fmt: skip
-    claims.append(_claim("That influence is owed to training on them.",
-                         "log ratio over pairs (an example and its augmented twin), minus the same "
-                         "pairs' in the model without augmentation, above zero", effects, 1))  # fmt: skip
-    effects = [effect(name, by_seed(groups, augmentation=name, test="adversarial")
-                      - by_seed(groups, augmentation=name, test="clean")) for name in names]  # fmt: skip
-    claims.append(_claim("For adversarial test points even more so.",
-                         "that log ratio for adversarial minus for clean test points, above zero",
-                         effects, 1))  # fmt: skip
-    return claims
+    ratio = "log ratio of mean |I|, augmented over real points"
+    return [
+        Claim(
+            "Models are more influenced by augmented than by real data.",
+            f"{ratio}, above zero",
+            groups,
+            verdict(groups, 1),
+        ),
+        Claim(
+            "That comes from training on augmented data.",
+            "the log ratio over pairs (an example, its augmented twin) minus the same pairs' in "
+            "the model trained without augmentation, above zero",
+            excess,
+            verdict(excess, 1),
+        ),
+        Claim(
+            "On adversarial test points augmented data weigh even more.",
+            f"{ratio}: adversarial minus clean test points, above zero",
+            more,
+            verdict(more, 1),
+        ),
+    ]
 
 
 def rank_correlation(stress, performance, radius, attack=None):
@@ -171,20 +202,12 @@ def rank_correlation(stress, performance, radius, attack=None):
 
 
 def frame(claims):
-    """The claims as a table: sentence, measure, verdict."""
-    return pd.DataFrame([{"claim": c.sentence, "decided by": c.measure, "verdict": c.verdict}
-                         for c in claims])  # fmt: skip
+    """The claims as a table: sentence, the rule that decides it, verdict."""
+    rows = [{"claim": c.sentence, "holds if": c.rule, "verdict": c.verdict} for c in claims]
+    return pd.DataFrame(rows)
 
 
 def effects_frame(claim):
     """The effects of a claim as a table: label, value, low, high, seeds, verdict."""
     words = {-1: "below zero", 0: "undecided", 1: "above zero"}
     return pd.DataFrame([{**vars(e), "verdict": words[e.sign]} for e in claim.effects])
-
-
-def _claim(sentence, measure, effects, side):
-    return Claim(sentence, measure, tuple(effects), verdict(effects, side))
-
-
-def _relabel(e, label):
-    return Effect(label, e.value, e.low, e.high, e.seeds)

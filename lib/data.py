@@ -71,7 +71,7 @@ def load(name, root=None, download=True):
     except (RuntimeError, OSError) as error:
         raise DataNotFound(
             f"data set {name!r} is not complete in {where} and could not be fetched "
-            f"({str(error).splitlines()[0]}): put torchvision's files there, or name the folder "
+            f"({' '.join(str(error).split())}): put torchvision's files there, or name the folder "
             "that holds them by root= or by the environment variable DATA_ROOT"
         ) from error
     except Exception as error:  # the unpacking of a damaged file fails in many ways

@@ -55,6 +55,7 @@ def train(
     damaged or of another training, FloatingPointError if the loss is no longer finite.
     """
     checks.count(epochs, "epochs")
+    seed = int(seed)
     device = next(model.parameters()).device
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     classes, n = len(dataset.classes), len(images)
@@ -132,9 +133,9 @@ def _restore(path, recipe, model, velocity):
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         history = json.loads(metadata["history"])
         written = json.loads(metadata["recipe"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        other = [key for key in recipe if written.get(key) != recipe[key]]
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged or foreign: {error!r}") from error
-    other = [key for key in recipe if written.get(key) != recipe[key]]
     if other:
         raise CheckpointError(
             f"checkpoint {path} is of another training: {', '.join(other)} differ"
@@ -146,5 +147,6 @@ def _restore(path, recipe, model, velocity):
             for name, value in velocity.items():
                 value.copy_(tensors[f"velocity.{name}"])
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"checkpoint {path} is of another network: {error}") from error
+        what = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path} is of another network: {what}") from error
     return history

@@ -14,13 +14,14 @@ settings.load_profile("book")
 
 @pytest.fixture(scope="session")
 def refuses():
-    """`refuses(call, *said, error=ValueError)`: `call` fails with one line that says all of `said`."""
+    """`refuses(call, *said)`: `call` raises `error`, whose one line says all of `said`."""
 
     def check(call, *said, error=ValueError):
         with pytest.raises(error) as caught:
             call()
         message = str(caught.value)
-        assert message and "\n" not in message
+        assert message
+        assert "\n" not in message
         for part in said:
             assert str(part) in message
         return message
@@ -30,7 +31,7 @@ def refuses():
 
 @pytest.fixture(scope="session")
 def global_rng_untouched():
-    """`global_rng_untouched(call)`: the value of `call()`, which draws nothing from torch's own RNG."""
+    """`global_rng_untouched(call)`: the value of `call()`, which draws nothing from torch's RNG."""
 
     def check(call):
         before = torch.get_rng_state()

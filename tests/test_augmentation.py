@@ -87,10 +87,14 @@ def test_a_sample_goes_to_a_sample(augmentation, s, channels, side, seed, data):
         sample = Sample(sample.x.round(), sample.y)
     augmentation = with_probability(augmentation, data.draw(st.floats(0, 1)))
     out = augmentation(sample, rng(seed))
-    assert out.x.shape == sample.x.shape and out.x.dtype == sample.x.dtype
-    assert out.y.shape == sample.y.shape and out.y.dtype == sample.y.dtype
-    assert 0 <= out.x.min() and out.x.max() <= 1
-    assert out.y.min() >= 0 and torch.allclose(out.y.sum(1), torch.ones(s))
+    assert out.x.shape == sample.x.shape
+    assert out.x.dtype == sample.x.dtype
+    assert out.y.shape == sample.y.shape
+    assert out.y.dtype == sample.y.dtype
+    assert out.x.min() >= 0
+    assert out.x.max() <= 1
+    assert out.y.min() >= 0
+    assert torch.allclose(out.y.sum(1), torch.ones(s))
 
 
 @every
@@ -198,7 +202,8 @@ def test_each_factor_has_a_coin_of_its_own():
     out = with_probability(Set(0) @ (Set(1) @ Set(2)), p)(sample, rng()).x.flatten(1)
     first, second, third = (out[:, :3] == 1).T
     outcomes = torch.bincount(first * 4 + second * 2 + third * 1, minlength=8)
-    expected = [p ** sum(o) * (1 - p) ** (3 - sum(o)) * n for o in itertools.product([0, 1], repeat=3)]
+    heads = [sum(coins) for coins in itertools.product([0, 1], repeat=3)]
+    expected = [n * p**k * (1 - p) ** (3 - k) for k in heads]
     assert stats.chisquare(outcomes, expected).pvalue > 1e-4
     assert (out[:, 3] == 0.5).all()
 
@@ -236,7 +241,8 @@ def test_unknown_unit(refuses):
 
 
 @pytest.mark.parametrize(
-    "images, kinds", [("colour", [Rotation, Jitter, Flip, Crop]), ("digits", [Zoom, Rotation, Crop])]
+    ("images", "kinds"),
+    [("colour", [Rotation, Jitter, Flip, Crop]), ("digits", [Zoom, Rotation, Crop])],
 )
 def test_classic_composes(images, kinds):
     assert [type(factor) for factor in Classic(images).factors] == kinds
@@ -301,7 +307,7 @@ FACTORS = {
 }
 
 
-@pytest.mark.parametrize("setting, read", FACTORS.values(), ids=list(FACTORS))
+@pytest.mark.parametrize(("setting", "read"), FACTORS.values(), ids=list(FACTORS))
 def test_jitters_factors_are_uniform(setting, read):
     n = 2000
     x = torch.tensor([[[0.7, 0.5]], [[0.4, 0.4]], [[0.5, 0.6]]]).expand(n, 3, 1, 2)
@@ -335,7 +341,7 @@ def slopes(x):
     return x[:, :, i, j], torch.stack([across, down], 2)
 
 
-shapes = pytest.mark.parametrize("height, width", [(9, 9), (9, 15)])
+shapes = pytest.mark.parametrize(("height", "width"), [(9, 9), (9, 15)])
 
 
 @shapes

@@ -35,18 +35,22 @@ def check_layout(dataset, train, test, shape):
         (dataset.train_images, dataset.train_labels, train),
         (dataset.test_images, dataset.test_labels, test),
     ):
-        assert images.dtype == torch.uint8 and images.shape == (n, *shape)
-        assert labels.dtype == torch.int64 and labels.shape == (n,)
+        assert images.dtype == torch.uint8
+        assert images.shape == (n, *shape)
+        assert labels.dtype == torch.int64
+        assert labels.shape == (n,)
         assert labels.unique().tolist() == list(range(len(dataset.classes)))
     assert isinstance(dataset.classes, tuple)
     assert all(isinstance(name, str) for name in dataset.classes)
-    assert isinstance(dataset.checksum, str) and dataset.checksum
+    assert isinstance(dataset.checksum, str)
+    assert dataset.checksum
 
 
 def test_digits_layout(offline):
     dataset = data.load("digits")
     check_layout(dataset, 1297, 500, (1, 8, 8))
-    assert dataset.name == "digits" and len(dataset.classes) == 10
+    assert dataset.name == "digits"
+    assert len(dataset.classes) == 10
 
 
 def test_digits_are_sklearns_each_exactly_once():
@@ -153,7 +157,7 @@ def corrupt(file, how):
 
 @pytest.mark.parametrize("how", ["truncated", "overwritten", "one bit flipped"])
 @pytest.mark.parametrize(
-    "name, file", [("mnist", "t10k-labels-idx1-ubyte"), ("cifar10", "test_batch")]
+    ("name", "file"), [("mnist", "t10k-labels-idx1-ubyte"), ("cifar10", "test_batch")]
 )
 def test_corrupted_file(name, file, how, tmp_path, refuses):
     folder = tmp_path / FOLDERS[name]

@@ -59,7 +59,9 @@ PROBLEMS = {
     "its last layer": (perceptron, ["2.weight", "2.bias"], {"damping": 0.03, "l2": 0.01}),
     "convolution": (convolution, None, {"damping": 0.5}),
 }
-problems = pytest.mark.parametrize("problem, parameters, extra", PROBLEMS.values(), ids=PROBLEMS)
+problems = pytest.mark.parametrize(
+    ("problem", "parameters", "extra"), list(PROBLEMS.values()), ids=list(PROBLEMS)
+)
 
 
 def loops(model, sample, names=None):
@@ -101,7 +103,8 @@ def test_exact_and_cg_are_the_dense_solve(problem, parameters, extra):
     scale = expected.abs().max()
     for method in ("exact", "cg"):
         value = influence(model, train, test, method=method, parameters=parameters, **extra)
-        assert value.shape == (len(test.x), len(train.x)) and not value.requires_grad
+        assert value.shape == (len(test.x), len(train.x))
+        assert not value.requires_grad
         assert (value - expected).abs().max() < 1e-6 * scale
 
 

@@ -32,8 +32,10 @@ def size(model):
 def test_head_on_features_is_the_model(model):
     model.eval()
     features = model.features(images())
-    assert features.ndim == 2 and len(features) == 2
-    assert isinstance(model.head, nn.Linear) and model.head.in_features == features.shape[1]
+    assert features.ndim == 2
+    assert len(features) == 2
+    assert isinstance(model.head, nn.Linear)
+    assert model.head.in_features == features.shape[1]
     assert model(images()).shape == (2, 10)
     assert torch.equal(model(images()), model.head(features))
 
@@ -48,7 +50,8 @@ def test_eval_mode_treats_each_image_alone(model):
 def test_input_gradient_is_finite_and_not_zero(model):
     x = images().requires_grad_()
     gradient = torch.autograd.grad(model.eval()(x).logsumexp(1).sum(), x)[0]
-    assert gradient.isfinite().all() and (gradient.flatten(1).norm(dim=1) > 0).all()
+    assert gradient.isfinite().all()
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -69,7 +72,9 @@ def test_residual_networks_are_torchvisions_with_the_cifar_stem(name):
         assert round(size(model) / 1e6, 2) == 23.52
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     stem = convolutions[0]
-    assert stem.kernel_size == (3, 3) and stem.stride == (1, 1) and stem.padding == (1, 1)
+    assert stem.kernel_size == (3, 3)
+    assert stem.stride == (1, 1)
+    assert stem.padding == (1, 1)
     assert not any(isinstance(m, nn.MaxPool2d) for m in model.modules())
     # Three halvings from 32 x 32: the last convolution sees 4 x 4.
     sides = []
@@ -105,13 +110,14 @@ def test_initialise_resets_a_trained_network(name, model):
 
 def test_initial_weights_are_not_constant(model):
     weights = [p for p in model.parameters() if p.ndim > 1]
-    assert weights and all(w.std() > 0 and w.isfinite().all() for w in weights)
+    assert weights
+    assert all(w.std() > 0 and w.isfinite().all() for w in weights)
 
 
 def test_unknown_network(refuses):
     refuses(lambda: models.build("vgg", 10, 3), "vgg", *NAMES)
 
 
-@pytest.mark.parametrize("classes, channels", [(0, 3), (10, 0), (-1, 3)])
+@pytest.mark.parametrize(("classes", "channels"), [(0, 3), (10, 0), (-1, 3)])
 def test_sizes_that_make_no_network(classes, channels, refuses):
     refuses(lambda: models.build("small_cnn", classes, channels), min(classes, channels))

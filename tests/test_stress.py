@@ -29,10 +29,12 @@ def directions(x, eps, neighbours, seed=0):
 def test_sphere_is_at_distance_eps_and_not_clipped(eps, dtype):
     x = images(5, dtype=dtype)
     around = sphere(x, eps, 50, rng())
-    assert around.shape == (5, 50, *SHAPE) and around.dtype == dtype
+    assert around.shape == (5, 50, *SHAPE)
+    assert around.dtype == dtype
     distance = (around - x[:, None]).double().flatten(2).norm(dim=2)
     assert torch.allclose(distance, torch.tensor(eps).double(), rtol=1e-5)
-    assert around.min() < 0 and around.max() > 1
+    assert around.min() < 0
+    assert around.max() > 1
 
 
 def test_directions_are_uniform():
@@ -94,8 +96,10 @@ def test_stress_of_a_linear_model_rises_with_eps():
             for eps in (0.0, 0.1, 0.3, 0.5, 1.0, 3.0)
         ]
     )
-    assert (curve[0] == 0).all() and (curve.diff(dim=0) >= 0).all()
-    assert (curve[-1] > 0.2).all() and curve.max() <= 1
+    assert (curve[0] == 0).all()
+    assert (curve.diff(dim=0) >= 0).all()
+    assert (curve[-1] > 0.2).all()
+    assert curve.max() <= 1
 
 
 class Radius(nn.Module):
@@ -113,9 +117,7 @@ class Radius(nn.Module):
 def test_stress_at_the_ends():
     grey = torch.full((2, *SHAPE), 0.5)
     for eps, expected in ((0.2, 0.0), (0.4, 1.0)):
-        value = prediction_change_stress(
-            Radius(0.3), grey, eps=eps, neighbours=20, generator=rng()
-        )
+        value = prediction_change_stress(Radius(0.3), grey, eps=eps, neighbours=20, generator=rng())
         assert (value == expected).all()
 
 
@@ -130,7 +132,8 @@ def test_the_network_is_in_eval_mode_and_then_as_it_was(delicate, global_rng_unt
         )
 
     value = stress(model)
-    assert torch.equal(value, stress(evaluated)) and value.max() > 0
+    assert torch.equal(value, stress(evaluated))
+    assert value.max() > 0
     assert not value.requires_grad
     check()
 

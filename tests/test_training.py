@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from lib.augmentation import Augmentation, Crop, Flip, Identity, Jitter, Mixup, Sample
@@ -99,6 +100,34 @@ def test_first_step_is_down_the_gradient_of_the_soft_cross_entropy(tiny):
     assert torch.cosine_similarity(step, downhill, dim=0) > 0.9999
 
 
+class Idle(nn.Module):
+    """Has a weight that the loss does not depend on: only its decay moves it, lr x wd a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.read = []
+
+    def forward(self, x):
+        self.read.append(self.weight.item())
+        return (0 * self.weight).expand(len(x), 3)
+
+
+def test_rate_is_one_cycle_over_the_whole_training(tiny):
+    """Up linearly in the first quarter of the steps, down linearly to zero in the others."""
+    model, decay = Idle(), 0.01
+    recipe = {"epochs": 8, "learning_rate": 0.5, "momentum": 0.0, "weight_decay": decay}
+    train(model, tiny, Identity(), **RECIPE | recipe)
+    read = torch.tensor([*model.read, model.weight.item()], dtype=torch.float64)
+    rates = (1 - read[1:] / read[:-1]) / decay
+    assert rates.argmax() == 6
+    assert rates.max().item() == pytest.approx(0.5)
+    up, down = rates[:7].diff(), rates[6:].diff()
+    assert (up > 0).all()
+    assert torch.allclose(up, up[0])
+    assert torch.allclose(down, torch.tensor(-0.5 / 18).double())
+
+
 def test_deterministic_for_a_seed(tiny, global_rng_untouched):
     def run(seed):
         model = small()
@@ -108,7 +137,8 @@ def test_deterministic_for_a_seed(tiny, global_rng_untouched):
         return weights(model), history
 
     (one, first), (again, second), (other, _) = run(1), run(1), run(2)
-    assert same(one, again) and first == second
+    assert same(one, again)
+    assert first == second
     assert not same(one, other)
 
 
@@ -191,7 +221,8 @@ def test_a_finished_training_is_loaded(tiny, tmp_path):
     first, second, spy = normed(), normed(seed=9), Spy()
     history = train(first, tiny, Spy(), checkpoint=path, **RECIPE)
     assert train(second, tiny, spy, checkpoint=str(path), **RECIPE) == history
-    assert same(weights(first), weights(second)) and not spy.seen
+    assert same(weights(first), weights(second))
+    assert not spy.seen
 
 
 def test_a_checkpoint_changes_nothing(tiny, tmp_path):
@@ -235,12 +266,16 @@ def pickled(path):
     torch.save({"model": torch.zeros(3)}, path)
 
 
+def somebody_elses(path):
+    save_file({"weight": torch.zeros(3)}, path)
+
+
 def folder(path):
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [half, few_bytes, empty, text, pickled, folder])
+@pytest.mark.parametrize("damage", [half, few_bytes, empty, text, pickled, somebody_elses, folder])
 def test_a_damaged_or_foreign_file_is_named(damage, checkpoint, tiny, refuses):
     damage(checkpoint)
     refuses(

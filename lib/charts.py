@@ -1,0 +1,411 @@
+"""Charts, pictures and tables of tidy records: each looks right on paper, on a phone, in the dark.
+
+A table has one row per point and setting, with the columns augmentation, p, seed and value. What a
+function returns shows itself in a notebook as HTML and, where scripts or HTML are missing, as PNG.
+The book's `charts.js` makes a Figure interactive and draws it in the colours of the page's theme.
+"""
+
+import base64
+import json
+import re
+import textwrap
+from hashlib import sha256
+from html import escape
+from io import BytesIO
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+from PIL import Image, ImageDraw, ImageFont
+from scipy import stats
+
+# Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
+PALETTE = {"none": "#767676", "classic": "#0072B2", "mixup": "#D55E00",
+           "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
+MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
+GROUPS = {"real": "#767676", "augmented": "#8A63D2"}
+VERDICTS = {"supported": "#0072B2", "contradicted": "#D55E00", "undecided": "#767676"}
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+
+WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
+AXIS_P = "probability p of augmentation"
+INK, FAINT = "#333333", "#CCCCCC"  # of the static picture; charts.js replaces them by the theme's
+CONFIG = {
+    "font": "sans-serif",
+    "axis": {"labelColor": INK, "titleColor": INK, "tickColor": FAINT, "domainColor": FAINT,
+             "gridColor": FAINT, "gridOpacity": 0.4, "labelFontSize": 12, "titleFontSize": 12,
+             "titleFontWeight": "normal", "labelFlush": False, "labelOverlap": True},
+    "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
+    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12,
+               "titleFontWeight": "normal", "orient": "top", "columns": 5, "symbolSize": 80, "symbolOpacity": 1},
+    "rule": {"color": INK},
+    "view": {"stroke": None},
+    "padding": {"left": 5, "top": 5, "right": 16, "bottom": 5},  # a last label may stick out
+}  # fmt: skip
+
+
+class Figure:
+    """An Altair chart and the sentence that says what it shows to those who cannot see it."""
+
+    def __init__(self, chart, description):
+        self.chart, self.description = chart, _sentence(description)
+
+    def spec(self):
+        """The Vega-Lite specification as a dict, data included."""
+        with alt.data_transformers.enable("default", max_rows=None):
+            spec = self.chart.to_dict()
+        if "facet" not in spec:  # `width` is then that of the whole, axes and all
+            spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+        return spec | {"config": CONFIG, "background": None, "description": self.description}
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        spec = self.spec()
+        text = json.dumps(spec).replace("</", "<\\/")
+        svg = vl_convert.vegalite_to_svg(spec)
+        # Clip paths of several pictures on a page must not bear the same name.
+        mark = sha256(text.encode()).hexdigest()[:8]
+        svg = re.sub(r'(id="|url\(#)', rf"\g<1>{mark}-", svg)
+        svg = svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
+        html = (
+            f'<figure class="chart" role="img" aria-label="{escape(self.description)}"'
+            f' style="margin:0"><script type="application/json">{text}</script>{svg}</figure>'
+        )
+        png = vl_convert.vegalite_to_png(spec | {"background": "white"}, scale=2)
+        return {"text/html": html, "image/png": _base64(png), "text/plain": self.description}
+
+
+def colours(names, palette=PALETTE):
+    """{name: colour}; the palette's names first, in its order, then the others alphabetically."""
+    names = set(names)
+    other = sorted(names - palette.keys())
+    known = {name: colour for name, colour in palette.items() if name in names}
+    return known | {name: MORE[i % len(MORE)] for i, name in enumerate(other)}
+
+
+def over_seeds(table, by):
+    """Mean of `value` over seeds with its 95 % t-interval: columns of `by`, mean, low, high, seeds.
+
+    Rows without a value are left out; of a single seed low and high are missing. Raises ValueError
+    if a seed has several rows in a group: they would be taken for several seeds.
+    """
+    twice = table[table.duplicated([*by, "seed"], keep=False)]
+    if len(twice):
+        first = twice.groupby([*by, "seed"], dropna=False).ngroup() == 0
+        varying = [name for name in twice if twice[first][name].nunique(dropna=False) > 1]
+        raise ValueError(
+            f"several rows for one seed: select one of each {', '.join(varying) or 'row'}"
+            f" or give each a panel"
+        )
+    groups = table.groupby(by, dropna=False, sort=False)["value"]
+    found = groups.agg(mean="mean", deviation="std", seeds="count").reset_index()
+    half = stats.t.ppf(0.975, found.seeds - 1) * found.pop("deviation") / np.sqrt(found.seeds)
+    return found.assign(low=found["mean"] - half, high=found["mean"] + half)
+
+
+def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=None, zero=False,
+              format=".3f"):  # fmt: skip
+    """Mean over seeds with its 95 % t-interval against p, a line for each augmentation.
+
+    Columns: augmentation, p, seed, value and that named by `facet` (a panel for each of its
+    values, `columns` side by side where there is room). Rows of "none" start every line. `y` is
+    the axis's title with its unit; `rule` draws a dashed line there; `zero` makes the axis begin
+    at 0. Hovering over a point shows its numbers, clicking the legend selects (with shift: more).
+    """
+    table = _shared_start(table)
+    panels = [facet] if facet else []
+    data = over_seeds(table, [*panels, "augmentation", "p"])
+    colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
+    picked = alt.selection_point(fields=["augmentation"], bind="legend")
+    base = alt.Chart().encode(alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".3~g")), color=colour)
+    mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=zero))
+    hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation", "p"]]
+    hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
+    layers = [
+        base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=2).encode(mean),
+        base.mark_point(filled=True, opacity=1, size=60).encode(
+            mean, shape=shape, tooltip=[*hover, "seeds:Q"]
+        ),
+    ]
+    if rule is not None:
+        layers.insert(0, _rule(y=alt.YDatum(rule)))
+    chart = alt.layer(*layers).transform_filter(picked).add_params(picked)
+    return Figure(_panels(chart, data, facet, columns), description)
+
+
+def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_title=None,
+            hover=("augmentation", "p", "seed"), facet=None, columns=2, format=".3f"):  # fmt: skip
+    """A point for each row at its columns `x` and `y`, coloured by the column `colour`.
+
+    Hovering shows the columns `hover`, dragging a rectangle highlights the points inside, clicking
+    the legend selects (with shift: more).
+    """
+    table = table.assign(**{colour: table[colour].astype(str)})
+    picked = alt.selection_point(fields=[colour], bind="legend")
+    brush = alt.selection_interval()
+    shown = [alt.Tooltip(f"{name}:N") for name in hover if name in table]
+    shown += [alt.Tooltip(f"{name}:Q", format=format) for name in (x, y)]
+    chart = (
+        alt.Chart()
+        .mark_point(filled=True, size=60)
+        .encode(
+            alt.X(f"{x}:Q", title=x_title or x, scale=alt.Scale(zero=False)),
+            alt.Y(f"{y}:Q", title=_wrapped(y_title or y, 40), scale=alt.Scale(zero=False)),
+            color=_colour(colour, colours(table[colour])),
+            shape=_shape(table[colour]),
+            opacity=alt.when(brush).then(alt.value(0.9)).otherwise(alt.value(0.15)),
+            tooltip=shown,
+        )
+        .transform_filter(picked)
+        .add_params(picked, brush)
+    )
+    names = list(dict.fromkeys([x, y, colour, *hover, *([facet] if facet else [])]))
+    data = table[[name for name in names if name in table]]
+    return Figure(_panels(chart, data, facet, columns), description)
+
+
+def distribution(table, *, description, x="|I|", y="p", facet="test", columns=2):
+    """Quantiles of real and of augmented points for each p, on a logarithmic axis.
+
+    Columns: augmentation, p, seed, group ("real" or "augmented"), q (0.05, 0.25, 0.5, 0.75, 0.95),
+    value and that named by `facet`. The thin line spans 5 % to 95 %, the bar 25 % to 75 %, the tick
+    is the median; each is the geometric mean over seeds, and zeros are drawn at the smallest
+    positive value. A list below the chart selects the augmentation.
+    """
+    levels = {0.05: "q05", 0.25: "q25", 0.5: "q50", 0.75: "q75", 0.95: "q95"}
+    panels = [facet] if facet in table else []
+    by = [*panels, "augmentation", "p", "group"]
+    table = _shared_start(table)
+    table = table.assign(q=table.q.round(6).map(levels))
+    floor = table.value[table.value > 0].min()
+    table["value"] = np.log(table.value.clip(lower=floor))
+    wide = table.pivot_table("value", [*by, "seed"], "q", sort=False)
+    data = np.exp(wide.groupby(by, sort=False).mean()).reset_index()
+    names = list(colours(data.augmentation))
+    chosen = alt.param("augmentation", value=names[0],
+                       bind=alt.binding_select(options=names, name="augmentation "))  # fmt: skip
+    limits = [float(data.q05.min()), float(data.q95.max())]
+    groups = colours(data.group, GROUPS)
+    base = alt.Chart().encode(
+        alt.Y("p:O", title=y),
+        yOffset=alt.YOffset("group:N", sort=list(groups)),
+        color=_colour("group", groups),
+        tooltip=[*by, *(alt.Tooltip(f"{name}:Q", format=".2e") for name in levels.values())],
+    )  # fmt: skip
+    across = alt.X("q05:Q", title=x, scale=alt.Scale(type="log", domain=limits, nice=True),
+                   axis=alt.Axis(format=".0e", tickCount=4, labelOverlap=True))  # fmt: skip
+    chart = alt.layer(
+        base.mark_bar(height=7).encode(alt.X("q25:Q"), x2="q75:Q"),
+        base.mark_rule(strokeWidth=1.5).encode(across, x2="q95:Q"),
+        base.mark_tick(thickness=2, size=7).encode(alt.X("q50:Q"), color=alt.value("white")),
+    )
+    chart = chart.transform_filter(alt.datum.augmentation == chosen).add_params(chosen)
+    height = 20 + 34 * data.p.nunique()
+    return Figure(_panels(chart, data, facet if panels else None, columns, height), description)
+
+
+def intervals(table, *, description, x="effect", format=".3f", rule=0):
+    """Effects with their intervals, a line for each row in the table's order; a rule at `rule`.
+
+    Columns: label, value, low, high, verdict; value, low and high in the unit that `x` names.
+    """
+    data = table[["label", "value", "low", "high", "verdict"]].reset_index(drop=True)
+    data["line"] = ["\n".join(textwrap.wrap(str(label), 26)) for label in data.label]
+    hover = ["label:N", "verdict:N"]
+    hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("value", "low", "high")]
+    verdicts = colours(data.verdict, VERDICTS)
+    lines = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLimit=0, grid=False, ticks=False)
+    base = alt.Chart(data).encode(
+        alt.Y("line:N", title=None, sort=None, axis=lines),
+        color=_colour("verdict", verdicts),
+        tooltip=hover,
+    )
+    chart = alt.layer(
+        _rule(x=alt.XDatum(rule)),
+        base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=x), x2="high:Q"),
+        base.mark_point(filled=True, opacity=1, size=80).encode(
+            alt.X("value:Q"), shape=_shape(data.verdict, verdicts)
+        ),
+    )
+    step = 14 + 14 * int(data.line.str.count("\n").max() + 1) if len(data) else 30
+    return Figure(chart.properties(width=WIDTH, height=alt.Step(step)), description)
+
+
+class Shown:
+    """What shows itself in a notebook as the given {media type: data}."""
+
+    def __init__(self, **bundle):
+        self.bundle = {name.replace("_", "/"): data for name, data in bundle.items()}
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return self.bundle
+
+
+def pictures(images, *, description, titles=None, rows=None, columns=None, scale=4):
+    """Images `[n, c, h, w]` in [0, 1] (c is 1 or 3), a pixel `scale` CSS pixels wide.
+
+    `titles` names each image. With `rows`, images are a matrix with a line for each of these
+    labels; `titles` may then name its columns only. `columns` limits the images in a line.
+    """
+    images = np.asarray(images, dtype=float)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be [n, 1 or 3, h, w], got {list(images.shape)}")
+    if not ((images >= 0) & (images <= 1)).all():
+        raise ValueError("images must lie in [0, 1]")
+    n = len(images)
+    if rows is not None and (not rows or n % len(rows)):
+        raise ValueError(f"{n} images do not fill {len(rows)} rows")
+    columns = n // len(rows) if rows else min(columns or n, n)
+    heads = rows is not None and titles is not None and len(titles) == columns != n
+    if titles is not None and len(titles) != n and not heads:
+        raise ValueError(f"{len(titles)} titles for {n} images")
+    titles = [str(title) for title in titles or [""] * (columns if heads else n)]
+    rows = [str(row) for row in rows or []]
+    levels = (images * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    tiles = [Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+             for image in levels]  # fmt: skip
+    names = [_name(i, titles, rows, columns, heads) or _sentence(description) for i in range(n)]
+
+    width = images.shape[3] * scale
+    captions = [""] * n if heads else titles
+    cells = ["<b></b>", *(f"<b>{escape(title)}</b>" for title in titles)] if heads else []
+    for i, (tile, name, caption) in enumerate(zip(tiles, names, captions, strict=True)):
+        if rows and i % columns == 0:
+            cells.append(f"<b>{escape(rows[i // columns])}</b>")
+        below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        cells.append(
+            f'<figure style="margin:0;padding:0"><img alt="{escape(name)}" class="dark-light" '
+            f'src="data:image/png;base64,{_base64(_png(tile))}" '
+            f'style="width:100%;padding:0;image-rendering:pixelated">{below}</figure>'
+        )
+    side = "max-content " if rows else ""
+    least = min(width, 40) if rows else width  # a matrix keeps its lines and scrolls, others wrap
+    repeat = f"repeat({columns}, minmax({least}px, {width}px))"
+    if not rows:
+        repeat = f"repeat(auto-fill, minmax(min({width}px, 45%), {width}px))"
+        side = ""
+    limit = f"max-width:{columns * (width + 8)}px;" if not rows else ""
+    html = (
+        f'<div class="pictures" role="group" tabindex="0" aria-label="{escape(description)}" '
+        f'style="display:grid;grid-template-columns:{side}{repeat};gap:8px;{limit}'
+        f'overflow-x:auto;align-items:center;text-align:center">{"".join(cells)}</div>'
+    )
+    sheet = _png(_sheet(tiles, titles, rows, columns, heads, scale))
+    return Shown(text_html=html, image_png=_base64(sheet), text_plain=description)
+
+
+def table(frame, *, caption, formats=None, index=False):
+    """A table with its caption. `formats`: {column: format specification or function}.
+
+    Without one, floats show four significant digits; what is missing is a dash.
+    """
+    frame = frame.reset_index() if index else frame
+    formats = formats or {}
+    unknown = set(formats) - set(frame.columns)
+    if unknown:
+        raise ValueError(f"formats for columns that are not there: {', '.join(sorted(unknown))}")
+
+    def cell(name, value):
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            return "–"
+        how = formats.get(name, ".4g" if isinstance(value, float) else "")
+        return how(value) if callable(how) else f"{value:{how}}"
+
+    text = pd.DataFrame({name: [cell(name, v) for v in frame[name]] for name in frame.columns})
+    right = {name: ' style="text-align:right"' if pd.api.types.is_numeric_dtype(frame[name]) else ""
+             for name in frame.columns}  # fmt: skip
+    head = "".join(f'<th scope="col"{right[n]}>{escape(str(n))}</th>' for n in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td{right[n]}>{escape(row[n])}</td>" for n in frame.columns) + "</tr>"
+        for row in text.to_dict("records")
+    )
+    html = (
+        f'<div class="records" role="region" tabindex="0" aria-label="{escape(caption)}" '
+        f'style="overflow-x:auto"><table class="table"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    return Shown(text_html=html, text_plain=f"{caption}\n{text.to_string(index=False)}")
+
+
+def _shared_start(table):
+    """With the rows of "none" given to every augmentation: at p = 0 all are the same point."""
+    table = table.assign(augmentation=table.augmentation.astype(str))
+    none = table.augmentation == "none"
+    others = sorted(set(table.augmentation[~none]))
+    starts = [table[none].assign(augmentation=name) for name in others]
+    return pd.concat([table[~none], *starts], ignore_index=True) if others else table
+
+
+def _panels(chart, data, facet, columns, height=HEIGHT):
+    if facet is None:
+        return chart.properties(data=data, width=WIDTH, height=height)
+    header = alt.Header(labelFontSize=12)
+    if pd.api.types.is_numeric_dtype(data[facet]):
+        header = alt.Header(labelExpr=f"'{facet} = ' + datum.value")
+    field = alt.Facet(f"{facet}:N", title=None, sort=list(data[facet].unique()), header=header)
+    chart = chart.properties(width=PANEL, height=height)
+    return chart.facet(field, data=data, columns=columns)
+
+
+def _colour(field, scale):
+    scale = alt.Scale(domain=list(scale), range=list(scale.values()))
+    return alt.Color(f"{field}:N", scale=scale, title=None)
+
+
+def _shape(column, order=None):
+    names = list(order or colours(column))
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(names))]
+    scale = alt.Scale(domain=names, range=shapes)
+    return alt.Shape(f"{column.name}:N", scale=scale, title=None)
+
+
+def _rule(**where):
+    return alt.Chart(pd.DataFrame({"rule": [0]})).mark_rule(strokeDash=[4, 4]).encode(**where)
+
+
+def _wrapped(title, width):
+    return textwrap.wrap(title, width) or [""]
+
+
+def _sentence(description):
+    if not description or not description.strip():
+        raise ValueError("a figure needs a description: one sentence that says what it shows")
+    return description.strip()
+
+
+def _name(i, titles, rows, columns, heads):
+    title = titles[i % columns] if heads else titles[i]
+    return ", ".join(part for part in [rows[i // columns] if rows else "", title] if part)
+
+
+def _sheet(tiles, titles, rows, columns, heads, scale):
+    """All images on one white picture, for viewers without HTML."""
+    font = ImageFont.load_default(12)
+    w, h = (side * scale for side in tiles[0].size)
+    left = 8 + max((int(font.getlength(row)) + 8 for row in rows), default=0)
+    top = 24 if heads else 8
+    step = h + (8 if heads or not any(titles) else 26)
+    lines = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (left + columns * (w + 8), top + lines * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, tile in enumerate(tiles):
+        x, y = left + i % columns * (w + 8), top + i // columns * step
+        sheet.paste(tile.resize((w, h), Image.Resampling.NEAREST), (x, y))
+        if rows and i % columns == 0:
+            draw.text((8, y + h // 2 - 6), rows[i // columns], "black", font)
+        if not heads:
+            draw.text((x, y + h + 4), titles[i], "black", font)
+        elif i < columns:
+            draw.text((x, 6), titles[i], "black", font)
+    return sheet
+
+
+def _png(image):
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _base64(data):
+    return base64.b64encode(data).decode()
