@@ -34,13 +34,17 @@ status: $(READY)  ## which points of PROFILE are recorded
 serve: book  ## show the website
 	python -m lib.book serve
 
-lint: $(READY)  ## style, and the .ipynb files generated anew from their .py sources
+lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the README's results
 	ruff format .
 	ruff check --fix .
-	jupytext --quiet --sync notebooks/*.py
+	python -m lib.book pair notebooks/*.py
+	test ! -d results/digits || python -m lib.readme
+
+bench: $(READY)  ## what a point costs, by stage
+	python benchmarks/point.py $(PROFILE)
 
 clean:  ## remove what can be made again: the website, executed chapters, the digits records
-	rm -rf _build runs/book runs/book.done runs/site runs/digits results/digits .snakemake
+	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake
 
 $(READY): requirements.txt pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -61,7 +61,7 @@ def tables(wildcards):
 
 
 rule book:
-    input: "runs/book.done"
+    input: "_build/.done"
 
 
 rule sweep:
@@ -99,5 +99,5 @@ rule site:
         expand("runs/book/{chapter}.ipynb", chapter=CHAPTERS),
         "_config.yml", "_toc.yml", "lib/book.py",
         [str(path) for path in sorted(Path("book").rglob("*")) if path.is_file()],
-    output: touch("runs/book.done")
+    output: touch("_build/.done")
     shell: "python -m lib.book build"

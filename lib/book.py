@@ -3,6 +3,7 @@
     python -m lib.book execute notebooks/03_performance.py runs/book/03_performance.ipynb [-p k v]
     python -m lib.book build [--source runs/book] [--out _build]
     python -m lib.book serve [--out _build] [--port 8000]
+    python -m lib.book pair notebooks/*.py
 
 `imports(path)` names the files of `lib/` a chapter depends on: it is executed again if they change.
 """
@@ -60,6 +61,17 @@ def execute(notebook, output, parameters=None):
         nbformat.write(executed, temporary)
 
 
+def pair(notebook):
+    """Write the `.ipynb` beside a `.py` notebook, without outputs and the same each time."""
+    import jupytext
+    import nbformat
+
+    made = jupytext.read(notebook)
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number}"
+    _write(Path(notebook).with_suffix(".ipynb"), nbformat.writes(made).encode() + b"\n")
+
+
 def published(notebook):
     """The executed notebook without what differs from run to run and from machine to machine.
 
@@ -83,13 +95,11 @@ def build(source=ROOT / "runs" / "book", out=ROOT / "_build", *, root=ROOT):
 
     Warnings are errors. What has not changed since the last build is not rendered again.
     """
+    from jupyter_book.sphinx import build_sphinx
+
     source, out = Path(source), Path(out).resolve()
     stage, doctrees, html = out / "source", out / ".doctrees", out / "html"
     _mirror(_files(root, source), stage)
-
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    from jupyter_book.sphinx import build_sphinx
-
     failed = build_sphinx(
         stage, html, doctreedir=doctrees, path_config=stage / "_config.yml", noconfig=True,
         confoverrides={"external_toc_path": str(stage / "_toc.yml"),
@@ -209,6 +219,8 @@ def main(arguments=None):
     command.add_argument("output", type=Path)
     command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                          help="a parameter, as a Python literal or else as text")  # fmt: skip
+    command = commands.add_parser("pair", help="write the .ipynb beside .py notebooks")
+    command.add_argument("notebooks", type=Path, nargs="+")
     command = commands.add_parser("build", help="render the website")
     command.add_argument("--source", type=Path, default=ROOT / "runs" / "book")
     command.add_argument("--out", type=Path, default=ROOT / "_build")
@@ -219,6 +231,9 @@ def main(arguments=None):
     try:
         if given.command == "execute":
             execute(given.notebook, given.output, {name: _value(text) for name, text in given.p})
+        elif given.command == "pair":
+            for notebook in given.notebooks:
+                pair(notebook)
         elif given.command == "build":
             print(build(given.source, given.out))
         else:

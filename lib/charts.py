@@ -25,7 +25,7 @@ PALETTE = {"none": "#767676", "classic": "#0072B2", "mixup": "#D55E00",
            "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
 MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
 GROUPS = {"real": "#767676", "augmented": "#8A63D2"}
-VERDICTS = {"supported": "#0072B2", "contradicted": "#D55E00", "undecided": "#767676"}
+VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": "#767676"}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
@@ -38,9 +38,11 @@ CONFIG = {
              "titleFontWeight": "normal", "labelFlush": False, "labelOverlap": True},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
     "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12,
-               "titleFontWeight": "normal", "orient": "top", "columns": 5, "symbolSize": 80, "symbolOpacity": 1},
+               "titleFontWeight": "normal", "orient": "top", "columns": 5, "symbolSize": 80,
+               "symbolOpacity": 1},
     "rule": {"color": INK},
     "view": {"stroke": None},
+    "facet": {"spacing": 32},
     "padding": {"left": 5, "top": 5, "right": 16, "bottom": 5},  # a last label may stick out
 }  # fmt: skip
 
@@ -61,7 +63,7 @@ class Figure:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         spec = self.spec()
-        text = json.dumps(spec).replace("</", "<\\/")
+        text = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
         svg = vl_convert.vegalite_to_svg(spec)
         # Clip paths of several pictures on a page must not bear the same name.
         mark = sha256(text.encode()).hexdigest()[:8]
@@ -108,17 +110,21 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=No
     """Mean over seeds with its 95 % t-interval against p, a line for each augmentation.
 
     Columns: augmentation, p, seed, value and that named by `facet` (a panel for each of its
-    values, `columns` side by side where there is room). Rows of "none" start every line. `y` is
-    the axis's title with its unit; `rule` draws a dashed line there; `zero` makes the axis begin
-    at 0. Hovering over a point shows its numbers, clicking the legend selects (with shift: more).
+    values as they appear, `columns` side by side where there is room). Rows of "none" start every
+    line. `y` is the axis's title with its unit; `rule` draws a dashed line there; `zero` makes the
+    axis begin at 0. Hovering over a point shows its numbers, clicking the legend selects (with
+    shift: more).
     """
     table = _shared_start(table)
     panels = [facet] if facet else []
     data = over_seeds(table, [*panels, "augmentation", "p"])
     colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
     picked = alt.selection_point(fields=["augmentation"], bind="legend")
-    base = alt.Chart().encode(alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".3~g")), color=colour)
-    mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=zero))
+    base = alt.Chart().encode(
+        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".3~g")),
+        color=colour,
+    )
+    mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=zero), axis=_axis(format))
     hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation", "p"]]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     layers = [
@@ -129,7 +135,7 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=No
         ),
     ]
     if rule is not None:
-        layers.insert(0, _rule(y=alt.YDatum(rule)))
+        layers.append(_rule(y=alt.YDatum(rule)))  # not first: the first owns the legend's clicks
     chart = alt.layer(*layers).transform_filter(picked).add_params(picked)
     return Figure(_panels(chart, data, facet, columns), description)
 
@@ -150,8 +156,13 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
         alt.Chart()
         .mark_point(filled=True, size=60)
         .encode(
-            alt.X(f"{x}:Q", title=x_title or x, scale=alt.Scale(zero=False)),
-            alt.Y(f"{y}:Q", title=_wrapped(y_title or y, 40), scale=alt.Scale(zero=False)),
+            alt.X(f"{x}:Q", title=x_title or x, scale=alt.Scale(zero=False), axis=_axis(format)),
+            alt.Y(
+                f"{y}:Q",
+                title=_wrapped(y_title or y, 40),
+                scale=alt.Scale(zero=False),
+                axis=_axis(format),
+            ),
             color=_colour(colour, colours(table[colour])),
             shape=_shape(table[colour]),
             opacity=alt.when(brush).then(alt.value(0.9)).otherwise(alt.value(0.15)),
@@ -169,9 +180,10 @@ def distribution(table, *, description, x="|I|", y="p", facet="test", columns=2)
     """Quantiles of real and of augmented points for each p, on a logarithmic axis.
 
     Columns: augmentation, p, seed, group ("real" or "augmented"), q (0.05, 0.25, 0.5, 0.75, 0.95),
-    value and that named by `facet`. The thin line spans 5 % to 95 %, the bar 25 % to 75 %, the tick
-    is the median; each is the geometric mean over seeds, and zeros are drawn at the smallest
-    positive value. A list below the chart selects the augmentation.
+    value and that named by `facet`, a panel for each of its values as they appear. The thin line
+    spans 5 % to 95 %, the bar 25 % to 75 %, the tick is the median; each is the geometric mean over
+    seeds, and zeros are drawn at the smallest positive value. A list below the chart selects the
+    augmentation.
     """
     levels = {0.05: "q05", 0.25: "q25", 0.5: "q50", 0.75: "q75", 0.95: "q95"}
     panels = [facet] if facet in table else []
@@ -208,7 +220,8 @@ def distribution(table, *, description, x="|I|", y="p", facet="test", columns=2)
 def intervals(table, *, description, x="effect", format=".3f", rule=0):
     """Effects with their intervals, a line for each row in the table's order; a rule at `rule`.
 
-    Columns: label, value, low, high, verdict; value, low and high in the unit that `x` names.
+    Columns: label, value, low, high, verdict; value, low and high in the unit that `x` names. An
+    interval without finite ends is not drawn.
     """
     data = table[["label", "value", "low", "high", "verdict"]].reset_index(drop=True)
     data["line"] = ["\n".join(textwrap.wrap(str(label), 26)) for label in data.label]
@@ -223,13 +236,15 @@ def intervals(table, *, description, x="effect", format=".3f", rule=0):
     )
     chart = alt.layer(
         _rule(x=alt.XDatum(rule)),
-        base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=x), x2="high:Q"),
+        base.mark_rule(strokeWidth=2).encode(
+            alt.X("low:Q", title=x, axis=_axis(format)), x2="high:Q"
+        ),
         base.mark_point(filled=True, opacity=1, size=80).encode(
             alt.X("value:Q"), shape=_shape(data.verdict, verdicts)
         ),
     )
-    step = 14 + 14 * int(data.line.str.count("\n").max() + 1) if len(data) else 30
-    return Figure(chart.properties(width=WIDTH, height=alt.Step(step)), description)
+    step = 14 + 14 * (1 + max(line.count("\n") for line in data.line))
+    return Figure(chart.properties(width=WIDTH, height=step * len(data)), description)
 
 
 class Shown:
@@ -242,11 +257,12 @@ class Shown:
         return self.bundle
 
 
-def pictures(images, *, description, titles=None, rows=None, columns=None, scale=4):
-    """Images `[n, c, h, w]` in [0, 1] (c is 1 or 3), a pixel `scale` CSS pixels wide.
+def pictures(images, *, description, titles=None, rows=None, columns=None, scale=None):
+    """Images `[n, c, h, w]` in [0, 1] (c is 1 or 3), a pixel `scale` CSS pixels wide at most.
 
-    `titles` names each image. With `rows`, images are a matrix with a line for each of these
-    labels; `titles` may then name its columns only. `columns` limits the images in a line.
+    Without `scale` an image is about 80 CSS pixels wide. `titles` names each image. With `rows`,
+    images are a matrix with a line for each of these labels, and `titles` may name its columns
+    only; else `columns` limits the images in a line.
     """
     images = np.asarray(images, dtype=float)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -267,6 +283,7 @@ def pictures(images, *, description, titles=None, rows=None, columns=None, scale
              for image in levels]  # fmt: skip
     names = [_name(i, titles, rows, columns, heads) or _sentence(description) for i in range(n)]
 
+    scale = scale or max(1, round(80 / images.shape[3]))
     width = images.shape[3] * scale
     captions = [""] * n if heads else titles
     cells = ["<b></b>", *(f"<b>{escape(title)}</b>" for title in titles)] if heads else []
@@ -279,17 +296,17 @@ def pictures(images, *, description, titles=None, rows=None, columns=None, scale
             f'src="data:image/png;base64,{_base64(_png(tile))}" '
             f'style="width:100%;padding:0;image-rendering:pixelated">{below}</figure>'
         )
-    side = "max-content " if rows else ""
-    least = min(width, 40) if rows else width  # a matrix keeps its lines and scrolls, others wrap
-    repeat = f"repeat({columns}, minmax({least}px, {width}px))"
-    if not rows:
-        repeat = f"repeat(auto-fill, minmax(min({width}px, 45%), {width}px))"
-        side = ""
-    limit = f"max-width:{columns * (width + 8)}px;" if not rows else ""
+    if rows:  # a matrix keeps its lines: it shrinks, as far as captions are read, then scrolls
+        least = min(width, 80 if any(captions) else 40)
+        grid = f"max-content repeat({columns}, minmax({least}px, {width}px))"
+        layout = f"grid-template-columns:{grid};align-items:center"
+    else:  # other pictures wrap
+        grid = f"repeat(auto-fill, minmax(min({width}px, 45%), {width}px))"
+        layout = f"grid-template-columns:{grid};max-width:{columns * (width + 8)}px"
     html = (
         f'<div class="pictures" role="group" tabindex="0" aria-label="{escape(description)}" '
-        f'style="display:grid;grid-template-columns:{side}{repeat};gap:8px;{limit}'
-        f'overflow-x:auto;align-items:center;text-align:center">{"".join(cells)}</div>'
+        f'style="display:grid;{layout};gap:8px;overflow-x:auto;text-align:center">'
+        f"{''.join(cells)}</div>"
     )
     sheet = _png(_sheet(tiles, titles, rows, columns, heads, scale))
     return Shown(text_html=html, image_png=_base64(sheet), text_plain=description)
@@ -313,7 +330,8 @@ def table(frame, *, caption, formats=None, index=False):
         return how(value) if callable(how) else f"{value:{how}}"
 
     text = pd.DataFrame({name: [cell(name, v) for v in frame[name]] for name in frame.columns})
-    right = {name: ' style="text-align:right"' if pd.api.types.is_numeric_dtype(frame[name]) else ""
+    numeric = frame.select_dtypes("number").columns
+    right = {name: ' style="text-align:right;white-space:nowrap"' if name in numeric else ""
              for name in frame.columns}  # fmt: skip
     head = "".join(f'<th scope="col"{right[n]}>{escape(str(n))}</th>' for n in frame.columns)
     body = "".join(
@@ -351,6 +369,11 @@ def _panels(chart, data, facet, columns, height=HEIGHT):
 def _colour(field, scale):
     scale = alt.Scale(domain=list(scale), range=list(scale.values()))
     return alt.Color(f"{field}:N", scale=scale, title=None)
+
+
+def _axis(format):
+    """An axis in percent if the numbers are."""
+    return alt.Axis(format="~%") if format.endswith("%") else alt.Axis()
 
 
 def _shape(column, order=None):

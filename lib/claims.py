@@ -2,7 +2,8 @@
 
 An effect is a difference or a reading with one value a seed; its interval is the t-interval at 95 %
 over seeds. Values are paired by seed: minus that of p = 0, or of another augmentation, at the same
-seed. An augmentation stands for the mean over its p > 0. Knows no torch.
+seed. An augmentation stands for the mean over its p > 0, as far as every augmentation has them at
+every seed. Knows no torch.
 """
 
 from dataclasses import dataclass, replace
@@ -66,6 +67,15 @@ def by_seed(table, **where):
     return table.groupby("seed")["value"].mean()
 
 
+def balanced(table):
+    """The rows of p = 0, and of those p where every augmentation has a value at every seed."""
+    table = table[table.value.notna()]
+    some = table[table.p > 0]
+    pairs = (some.augmentation + " " + some.seed.astype(str)).rename("pair")
+    counts = pairs.groupby(some.p).nunique()
+    return table[(table.p == 0) | table.p.isin(counts.index[counts == pairs.nunique()])]
+
+
 def augmentations(table):
     return sorted(set(table["augmentation"]) - {"none"})
 
@@ -84,6 +94,7 @@ RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
 
 def evaluate(performance, stress, influence):
     """The claims of the source decided for one profile from its three tables."""
+    performance, stress = balanced(performance), balanced(stress)
     radius = {"centre": "clean", "eps": stress.loc[stress.centre == "clean", "eps"].max()}
     ratios = influence[influence.measure == "log ratio"]
     return [
@@ -147,8 +158,10 @@ def _influences(ratios):
     """Three claims on the log ratio of mean |I| of augmented over real points."""
     tests = [(a, test) for a in augmentations(ratios) for test in ("clean", "adversarial")]
 
+    parts = {name: balanced(part) for name, part in ratios.groupby("reading")}
+
     def reading(name, augmentation, test):
-        return by_seed(ratios, reading=name, augmentation=augmentation, test=test)
+        return by_seed(parts[name], augmentation=augmentation, test=test)
 
     def each(values):
         return tuple(effect(f"{a}, {test} test points", values(a, test)) for a, test in tests)

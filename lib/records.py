@@ -18,6 +18,7 @@ from lib.provenance import ROOT
 POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
+REQUIRED = {*POINT, *PROVENANCE, *VALUES}
 
 
 class RecordError(ValueError):
@@ -33,15 +34,18 @@ def write(rows, path):
     """Write rows (dicts or a DataFrame) to a Parquet file, whole or not at all."""
     frame = _check(pd.DataFrame(rows), path)
     with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_file(path):
     """The rows of one file. Raises RecordError, naming it, if it is damaged or foreign."""
     try:
-        return _check(pq.read_table(path).to_pandas(), path)
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"record {path} is damaged: {error}") from error
+        frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+    except Exception as error:  # the decoding of a damaged file fails in many ways
+        what = " ".join(str(error).split())
+        raise RecordError(f"record {path} is damaged: {what}") from error
+    return _check(frame, path)
 
 
 def read(profile, table):
@@ -85,14 +89,17 @@ def collect(profile, files, *, keep=False):
     rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
     rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)
     for table, part in rows.groupby("table"):
-        part = part.drop(columns="table").dropna(axis=1, how="all")
+        unused = [name for name in part if part[name].isna().all() and name not in REQUIRED]
+        part = part.drop(columns=["table", *unused])
         write(part, results() / profile / f"{table}.parquet")
         with replacing(results() / profile / f"{table}.csv") as temporary:
             part.to_csv(temporary, index=False)
 
 
 def _check(frame, path):
-    missing = {*POINT, *VALUES, *PROVENANCE} - set(frame.columns)
+    missing = REQUIRED - set(frame.columns)
     if missing:
         raise RecordError(f"record {path} lacks the columns {', '.join(sorted(missing))}")
+    if frame.empty:
+        raise RecordError(f"record {path} holds no rows")
     return frame

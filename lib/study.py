@@ -71,28 +71,36 @@ def subject(profile, point, *, progress=True):
     return Subject(profile, point, model, dataset(profile))
 
 
+def record_folder(profile):
+    return RUNS / profile.name / "records"
+
+
 def record_path(profile, point):
     """The file of the point's rows of all tables."""
-    return RUNS / profile.name / "records" / f"{point}.parquet"
+    return record_folder(profile) / f"{point}.parquet"
+
+
+def valid(profile, path):
+    """Whether a record file is there and whole, and made by the code and settings of now.
+
+    Where the profile does not remake its points, any version counts. A damaged record is named on
+    stderr and does not count.
+    """
+    if not path.exists():
+        return False
+    try:
+        frame = records.read_file(path)
+    except records.RecordError as error:
+        print(f"{error}: to be made again", file=sys.stderr)
+        return False
+    versions = (code_version("study"), profile.version)
+    return not profile.sweep["remake"] or tuple(frame.loc[0, ["code", "settings"]]) == versions
 
 
 def recorded(profile, point):
-    """Whether the point's record is there and whole, and made by the code and settings of now.
-
-    Where the profile does not remake its points, any code version's record counts, and the
-    collected tables count as well. A damaged record is named on stderr and does not count.
-    """
-    path = record_path(profile, point)
-    if path.exists():
-        try:
-            frame = records.read_file(path)
-        except records.RecordError as error:
-            print(f"{error}: made again", file=sys.stderr)
-        else:
-            if not profile.sweep["remake"]:
-                return True
-            versions = (code_version("study"), profile.version)
-            return tuple(frame.loc[0, ["code", "settings"]]) == versions
+    """Whether the point has a valid record, or a row in the tables of a profile that keeps them."""
+    if valid(profile, record_path(profile, point)):
+        return True
     if profile.sweep["remake"]:
         return False
     try:

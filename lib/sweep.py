@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lib import models, records
 from lib.attacks import pgd
 from lib.profile import Profile, grid, jobs
-from lib.study import dataset, device, record_path, recorded
+from lib.study import dataset, device, record_folder, recorded, valid
 
 
 def estimate(profile):
@@ -73,25 +73,28 @@ def plan(profile, workers):
           f"{len(missing)} of them to do")  # fmt: skip
     print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
           f"({stages}; the influence solve comes on top)")  # fmt: skip
-    print(f"in all about {sum(seconds.values()) * len(missing) / workers / 3600:.2g} hours with "
-          f"{workers} workers, and {megabytes:.3g} MB of checkpoints")  # fmt: skip
+    hours = sum(seconds.values()) * len(missing) / workers / 3600
+    print(f"in all about {hours:.2g} hours with {workers} workers, "
+          f"and {megabytes:.3g} MB of checkpoints")  # fmt: skip
 
 
 def status(profile):
-    points = grid(profile)
-    done = {point: recorded(profile, point) for point in points}
-    print(f"profile {profile.name}: {sum(done.values())} of {len(points)} points are recorded")
-    missing = [str(point) for point, is_done in done.items() if not is_done]
-    if missing:
-        print("missing:", ", ".join(missing))
+    """A line for each augmentation and seed, a mark for each p: recorded or missing."""
+    done = {point: recorded(profile, point) for point in grid(profile)}
+    print(f"profile {profile.name}: {sum(done.values())} of {len(done)} points are recorded")
+    lines = {}
+    for point, is_done in done.items():
+        mark = f"{point.p:g}" if is_done else "-" * len(f"{point.p:g}")
+        lines.setdefault((point.augmentation, point.seed), []).append(mark)
+    for (augmentation, seed), marks in lines.items():
+        print(f"  {augmentation}, seed {seed}: {' '.join(marks)}")
 
 
 def collect(profile):
-    """Merge the grid's point files into `results/`; points outside the grid stay in `runs/`."""
-    files = [record_path(profile, point) for point in grid(profile)]
-    records.collect(
-        profile.name, [file for file in files if file.exists()], keep=not profile.sweep["remake"]
-    )
+    """Merge the profile's valid point files into `results/`, points outside the grid as well."""
+    files = sorted(record_folder(profile).glob("*.parquet"))
+    kept = [file for file in files if valid(profile, file)]
+    records.collect(profile.name, kept, keep=not profile.sweep["remake"])
 
 
 def _duration(seconds):
@@ -109,12 +112,12 @@ def main():
     arguments = parser.parse_args()
     try:
         profile = Profile.load(arguments.profile)
-    except ValueError as error:
-        parser.error(str(error))
-    if arguments.command == "plan":
-        plan(profile, arguments.workers)
-    else:
-        {"status": status, "collect": collect}[arguments.command](profile)
+        if arguments.command == "plan":
+            plan(profile, arguments.workers)
+        else:
+            {"status": status, "collect": collect}[arguments.command](profile)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,215 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Performance: clean error and risk under attack
+#
+# A classifier can fail in two ways. It can be wrong about an ordinary image, and it can be right
+# about the image and wrong about another that no one could tell from it. The first share of
+# failures is the *clean error*, the second the *risk under attack*. Augmentation is known to lower
+# the first. What does it do to the second?
+
+# %% tags=["parameters"]
+profile = "digits"  # records of the whole grid exist for it, and its live model trains in seconds
+augmentation = "classic"  # the expert's transforms, which the source found most useful
+p = 0.5  # the middle of the dial: half of the coins fall each way
+seed = 0  # the first of the study's seeds; its checkpoint is there once the study has run
+
+# %%
+import pandas as pd
+import torch
+
+from lib import attacks, charts, records
+from lib.study import Profile, dataset, subject
+
+settings = Profile.load(profile)
+live = subject(settings, settings.point(augmentation, p, seed))
+x, y = live.test.x, live.y
+
+# %% [markdown]
+# The cell above trained a network, or loaded the checkpoint of the same training. It is the point
+# of the study that the parameters name: an augmentation, a probability and a seed.
+#
+# ## The two risks
+#
+# Let $h$ give the logits, $f(x) = \arg\max_k h_k(x)$ the label, and $\ell$ be the cross-entropy. The
+# clean error is the share of test images with $f(x) \ne y$. An attack looks for a perturbation
+# $\delta$ no longer than $\varepsilon$ that makes the loss as large as possible,
+#
+# $$\max_{\|\delta\|_2 \le \varepsilon} \ell\big(h(x + \delta), y\big), \qquad x + \delta \in [0, 1]^d ,$$
+#
+# and the risk under attack is the share of images for which the label at the perturbed image is
+# wrong. Pixels run from 0 to 1, and $\|\cdot\|_2$ is over the whole image: $\varepsilon = 0.5$ is
+# the length of changing a single pixel by half its range, or all of them by a little.
+#
+# ## Climbing the loss
+#
+# Projected gradient descent {cite}`madry2018` (ascent, really) repeats one step: go along the
+# normalised gradient, then back into the ball and into the range of pixels,
+#
+# $$x \leftarrow \Pi\Big(x + \eta \, \frac{\nabla_x \ell}{\|\nabla_x \ell\|_2}\Big), \qquad
+# \eta = \frac{2.5\,\varepsilon}{\text{iterations}} .$$
+#
+# The study starts at the image itself and keeps the last iterate, as the talk does.
+
+
+# %%
+def attack(eps, steps):
+    return attacks.pgd(live.model, x, y, eps=eps, steps=steps)
+
+
+eps, steps = settings.attack["eps"][-1], settings.attack["steps"][0]
+x_adv = attack(eps, steps)
+charts.table(
+    pd.DataFrame(
+        [
+            {"attack": "none", "risk": attacks.risk(live.model, x, y)},
+            {
+                "attack": f"PGD, eps {eps}, {steps} iterations",
+                "risk": attacks.risk(live.model, x_adv, y),
+            },
+        ]
+    ),
+    caption=f"{live.point}: risk over {len(y)} test images",
+    formats={"risk": ".1%"},
+)
+
+# %% [markdown]
+# Here are images that the network gets right until they are attacked. The third line is the
+# perturbation, magnified so that its largest entry spans half the range; grey is no change.
+
+# %%
+before, after = attacks.predict(live.model, x), attacks.predict(live.model, x_adv)
+fooled = ((before == y) & (after != y)).nonzero()[:8, 0]
+delta = x_adv[fooled] - x[fooled]
+magnified = 0.5 + 0.5 * delta / delta.abs().amax((1, 2, 3), keepdim=True)
+classes = dataset(settings).classes
+charts.pictures(
+    torch.cat([x[fooled], x_adv[fooled], magnified]).cpu().numpy(),
+    rows=["clean", "attacked", "difference"],
+    titles=[
+        f"{classes[a]} → {classes[b]}" for a, b in zip(before[fooled], after[fooled], strict=True)
+    ],
+    columns=len(fooled),
+    description="Test images, the same under attack, and the magnified difference",
+)
+
+# %% [markdown]
+# How far must one go? The risk as a function of $\varepsilon$, for this one network: at
+# $\varepsilon = 0$ it is the clean error, exactly, and from there it can only rise.
+
+# %%
+radii = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5]
+charts.table(
+    pd.DataFrame(
+        {"eps": radii, "risk": [attacks.risk(live.model, attack(r, steps), y) for r in radii]}
+    ),
+    caption=f"{live.point}: risk under PGD with {steps} iterations",
+    formats={"eps": ".2f", "risk": ".1%"},
+)
+
+# %% [markdown]
+# ## The whole study
+#
+# One network proves nothing: another seed, another network. The study repeats every setting over
+# several seeds, and at each seed initialisation and data order are the same for all augmentations,
+# so that they can be compared in pairs. The charts below are drawn from its records. Lines are means
+# over seeds, bands their 95 % t-intervals; all lines start at the shared point $p = 0$. Click the
+# legend to single out an augmentation.
+
+# %% tags=["hide-input"]
+performance = records.read(profile, "performance")
+charts.against_p(
+    performance[performance.attack == "none"],
+    y="clean error",
+    format=".2%",
+    description=f"Clean error on {settings.dataset} against p for each augmentation",
+)
+
+# %% tags=["hide-input"]
+attacked = performance[performance.attack == "pgd"]
+attacked = attacked.assign(
+    setting=[
+        f"eps {e:g}, {int(s)} iterations" for e, s in zip(attacked.eps, attacked.steps, strict=True)
+    ]
+)
+charts.against_p(
+    attacked,
+    y="risk under attack",
+    facet="setting",
+    format=".1%",
+    description=f"Risk under L2 PGD on {settings.dataset} against p, for four attack settings",
+)
+
+# %% [markdown]
+# Do the two go together? Each dot is one network:
+
+# %% tags=["hide-input"]
+cell = ["augmentation", "p", "seed"]
+strongest = attacked[
+    (attacked.eps == attacked.eps.min()) & (attacked.steps == attacked.steps.max())
+]
+both = performance[performance.attack == "none"].merge(
+    strongest, on=cell, suffixes=("_clean", "_attacked")
+)
+charts.scatter(
+    both,
+    x="value_clean",
+    y="value_attacked",
+    x_title="clean error",
+    y_title=f"risk under attack, {strongest.setting.iloc[0]}",
+    format=".1%",
+    description="Clean error against risk under attack, a dot for each network of the study",
+)
+
+# %% [markdown]
+# Ten times as many iterations should find at least as many adversarial examples. How much more they
+# find says how far the short attack was from done:
+
+# %% tags=["hide-input"]
+means = attacked.groupby(["eps", "steps"]).value.mean().unstack("steps")
+gain = pd.DataFrame(
+    {"eps": means.index, "short": means.iloc[:, 0].values, "long": means.iloc[:, -1].values}
+)
+gain["gain"] = gain["long"] - gain["short"]
+charts.table(
+    gain,
+    caption=f"Mean risk over all networks at {means.columns[0]:g} and {means.columns[-1]:g} iterations",
+    formats={"eps": ".2f", "short": ".1%", "long": ".1%", "gain": ".2%"},
+)
+
+# %% [markdown]
+# ## Where these numbers come from
+
+# %% tags=["hide-input"]
+cost = records.read(profile, "cost")
+made = performance.drop_duplicates(cell)
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "networks": len(made),
+                "test images": int(performance.examples.max()),
+                "device": ", ".join(sorted(made.device.unique())),
+                "engine": ", ".join(sorted(made.code.unique())),
+                "torch": ", ".join(sorted(made.torch.unique())),
+                "minutes in all": cost.value.sum() / 60,
+            }
+        ]
+    ),
+    caption=f"Provenance of the records of profile {profile}",
+    formats={"minutes in all": ".1f"},
+)
+
+# %% [markdown]
+# Which of the talk's sentences these curves support, and how surely, is decided in
+# [the findings](06_findings).

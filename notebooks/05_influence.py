@@ -1,0 +1,246 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Influence: which training points a prediction leans on
+#
+# Take one training image away and train again: how would the loss on a given test image change?
+# Nobody trains a thousand networks to find out. **Influence functions** {cite}`koh2017` estimate the
+# answer from one trained model, for every pair of a training and a test point. The talk asks them a
+# question about augmentation: does a model lean more on the real examples or on the augmented ones,
+# and is it different for test images under attack?
+
+# %% tags=["parameters"]
+profile = "digits"  # records of the whole grid exist for it, and its live model trains in seconds
+augmentation = "classic"  # its augmented twins can be told from their originals by eye
+p = 0.5  # about as many coins of each kind, so both groups are large
+seed = 0  # the first of the study's seeds; it fixes the draw of A(S) as well
+
+# %%
+import pandas as pd
+import torch
+
+from lib import attacks, charts, records
+from lib.augmentation import changed
+from lib.influence import influence, removal_effect
+from lib.study import Profile, subject
+
+settings = Profile.load(profile)
+live = subject(settings, settings.point(augmentation, p, seed))
+
+# %% [markdown]
+# ## The derivative behind it
+#
+# Training minimises the risk
+# $R(\theta) = \frac1n \sum_i \ell(z_i, \theta) + \frac{\lambda}{2} \|\theta\|^2$. Give the point $z$ a
+# little more weight, $R(\theta) + \epsilon\, \ell(z, \theta)$, and the minimiser moves by
+# $-H^{-1} \nabla_\theta \ell(z)$ for each unit of $\epsilon$, where $H$ is the Hessian of $R$. The loss
+# of a test point then changes at the rate
+#
+# $$I(z, z_{\mathrm{test}}) = -\nabla_\theta \ell(z_{\mathrm{test}})^\top H^{-1}\,
+# \nabla_\theta \ell(z) .$$
+#
+# Removing $z$ is the weight $\epsilon = -1/n$, so the predicted change of the test loss is $-I/n$. If
+# that is above zero, the loss rises without the point: the point was *helpful*. Below zero it was
+# *harmful*.
+#
+# The study computes this for the last layer, whose Hessian is small enough to be inverted exactly,
+# in a training risk over one draw of $A(S)$, with $\lambda$ the weight decay of training and no
+# damping. It reads off which points of the draw are augmented, that is, differ from the example they
+# were made from.
+
+# %%
+l2 = settings.training["weight_decay"]
+drawn = live.features(live.drawn)
+augmented = changed(live.train, live.drawn)
+tests = live.features(live.influence_tests)
+effects = removal_effect(live.head, drawn, tests, method=settings.influence["method"], l2=l2)
+
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "training points": len(augmented),
+                "augmented": int(augmented.sum()),
+                "test points": len(tests) // 2,
+                "adversarial twins": len(tests) // 2,
+                "parameters of the last layer": sum(w.numel() for w in live.head.parameters()),
+            }
+        ]
+    ),
+    caption=f"What the influence of {live.point} is computed for",
+)
+
+# %% [markdown]
+# ## One test image and its adversarial twin
+#
+# Every test image has an adversarial twin, the same image after an attack, with the same true label.
+# Below is a test image whose twin fools the model, and for both the training points whose removal
+# would raise the loss most (helpful) and lower it most (harmful), each with its label, whether it is
+# real or augmented, and the predicted change of the loss.
+
+# %%
+labels = live.influence_tests.y.argmax(1)
+predicted = attacks.predict(live.model, live.influence_tests.x)
+clean, twin = (predicted == labels).chunk(2)
+chosen = int((clean & ~twin).nonzero()[0, 0])
+
+
+def most(row, count=6):
+    """The training points most helpful and most harmful to the test point of a row of `effects`."""
+    order = effects[row].argsort()
+    picked = torch.cat([order.flip(0)[:count], order[:count]])
+    return charts.pictures(
+        live.drawn.x[picked].cpu().numpy(),
+        rows=["most helpful", "most harmful"],
+        columns=count,
+        titles=[
+            f"{int(live.drawn.y[k].argmax())}, {'augmented' if augmented[k] else 'real'}: "
+            f"{effects[row, k]:+.0e}"
+            for k in picked.tolist()
+        ],
+        description="Training points whose removal would change the loss of the test image most: "
+        "label, kind and predicted change",
+    )
+
+
+pair = live.influence_tests.x[[chosen, chosen + len(clean)]]
+charts.pictures(
+    pair.cpu().numpy(),
+    titles=[
+        f"{name}: predicted {int(predicted[row])}, truly {int(labels[row])}"
+        for name, row in (("test image", chosen), ("its twin", chosen + len(clean)))
+    ],
+    description="A test image and its adversarial twin",
+)
+
+# %% [markdown]
+# The test image leans on:
+
+# %% tags=["hide-input"]
+most(chosen)
+
+# %% [markdown]
+# And its twin:
+
+# %% tags=["hide-input"]
+most(chosen + len(clean))
+
+# %% [markdown]
+# ## Who leans on what?
+#
+# "More influenced" is about the size of $I$, whatever its sign. For each test point take the mean of
+# $|I|$ over the augmented points and over the real ones; the logarithm of their ratio is above zero
+# where augmented points weigh more. The study records its median over the test points.
+#
+# There is a trap. A network fits the very images that it was trained on, so a *fresh* image has a
+# larger loss, a larger gradient and a larger influence, trained on or not. So the study also
+# compares **pairs**: an example and its augmented twin. And it shows the same pairs to a model of the
+# same seed that was trained *without* augmentation, the **control**. Only what the pairs show beyond
+# their control speaks of training on augmented data.
+
+# %% tags=["hide-input"]
+table = records.read(profile, "influence")
+ratios = table[(table.measure == "log ratio") & (table.method == settings.influence["method"])]
+ratios = ratios[ratios.augmentation != "none"]
+charts.against_p(
+    ratios[ratios.reading == "groups"].dropna(subset="value"),
+    y="log ratio of mean |I|",
+    facet="test",
+    rule=0,
+    format=".2f",
+    description="Influence of augmented over real training points against p, on clean and on "
+    "adversarial test points",
+)
+
+# %% [markdown]
+# At $p = 1$ hardly any real point is left to compare with, and a group of fewer than thirty points
+# makes the reading missing. The pairs, beside their control, know no such limit:
+
+# %% tags=["hide-input"]
+beside = ratios[ratios.reading != "groups"]
+beside = beside.assign(
+    reading=[f"{r}, {t} test points" for r, t in zip(beside.reading, beside.test, strict=True)]
+)
+charts.against_p(
+    beside.dropna(subset="value"),
+    y="log ratio of mean |I|",
+    facet="reading",
+    rule=0,
+    format=".2f",
+    description="Influence of augmented twins over their originals against p, in the trained model "
+    "and in the control model",
+)
+
+# %% [markdown]
+# Where the pairs lie *below* their control, a model that trained on augmented images leans on them
+# less, compared with their originals, than a model that has never seen any.
+#
+# ## The distributions
+#
+# The mean hides how unequal the points are. Thin lines reach from the 5 % to the 95 % quantile of
+# $|I|$ over all pairs of a training and a test point, bars from 25 % to 75 %.
+
+# %% tags=["hide-input"]
+spread = records.read(profile, "distribution")
+charts.distribution(
+    spread[(spread.method == settings.influence["method"])],
+    description="Quantiles of |I| of real and of augmented training points, for each p",
+)
+
+# %% [markdown]
+# ## Without the Hessian
+#
+# The talk crosses $H^{-1}$ out and looks at gradients. With it dropped, $I$ becomes the product of
+# two gradients; and the norm of the training point's gradient alone knows no test point at all.
+
+# %% tags=["hide-input"]
+plain = table[(table.measure == "log ratio") & (table.reading == "groups")]
+plain = plain[plain.method.isin(["identity", "gradient norm"]) & (plain.augmentation != "none")]
+words = {
+    ("identity", "clean"): "gradient product, clean test points",
+    ("identity", "adversarial"): "gradient product, adversarial test points",
+    ("gradient norm", "none"): "gradient norm",
+}
+plain = plain.assign(kind=[words[m, t] for m, t in zip(plain.method, plain.test, strict=True)])
+charts.against_p(
+    plain.dropna(subset="value"),
+    y="log ratio, augmented over real",
+    facet="kind",
+    rule=0,
+    format=".2f",
+    description="Log ratio of gradient products and of gradient norms, augmented over real points",
+)
+
+# %% [markdown]
+# ## Two ways to the same number
+#
+# The Hessian need not be inverted: conjugate gradients solve $H s = \nabla_\theta \ell(z_{\mathrm{test}})$
+# from Hessian-vector products alone, which is the way for layers that are too large. On four test
+# points of this model:
+
+# %%
+few = type(tests)(tests.x[:4], tests.y[:4])
+by_cg = influence(live.head, drawn, few, method="cg", l2=l2, iterations=5000, tolerance=1e-9)
+by_cholesky = influence(live.head, drawn, few, method="exact", l2=l2)
+difference = (by_cg - by_cholesky).abs().max() / by_cholesky.abs().max()
+charts.table(
+    pd.DataFrame([{"pairs": by_cg.numel(), "largest relative difference": difference.item()}]),
+    caption="Conjugate gradients against the direct solve",
+    formats={"largest relative difference": ".1e"},
+)
+
+# %% [markdown]
+# How far such predictions can be trusted is another question: for a convex model they match
+# retraining closely, for deep networks they need not {cite}`basu2021`. The last layer alone, with
+# the features below it held fixed, is a convex model; what the layers below owe to a training point
+# is not in these numbers.

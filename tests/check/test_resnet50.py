@@ -1,0 +1,12 @@
+"""The profile of the talk's own protocol, cut down to what a CPU does in a minute."""
+
+from test_study import cifar, house, runs_through, small_profile  # noqa: F401
+
+
+def test_the_resnet50_profile_runs_on_cifar10(house, tmp_path, cifar):  # noqa: F811
+    # The exact solve for 20,490 parameters takes minutes on a CPU, conjugate gradients don't.
+    runs_through(small_profile(tmp_path, "cifar10-resnet50", **{
+        "subset": [40, 10], "training.epochs": 1, "attack.steps": [1], "stress.steps": 1,
+        "stress.neighbours": 2, "stress.clean": [0.25], "influence.steps": 1,
+        "influence.test_points": 10, "influence.method": "cg",
+    }))  # fmt: skip
