@@ -172,7 +172,7 @@ def influence(subject, control=None):
             readings["control"] = _log_ratio(*seen[test, method].chunk(2, 1))
         where = {"test": test, "method": method}
         for reading, ratio in readings.items():
-            rows.append(row("influence", "log ratio", ratio.median(), sizes["augmented"],
+            rows.append(row("influence", "log ratio", ratio.quantile(0.5), sizes["augmented"],
                             reading=reading, **where))  # fmt: skip
         for group, size in sizes.items():
             if size:

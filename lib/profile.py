@@ -76,10 +76,17 @@ class Profile:
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
             raise ValueError(f"unknown profile {str(name)!r}: choose {known}, or a path to a .yaml")
-        settings = yaml.safe_load(path.read_text())
+        try:
+            settings = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path} is no profile: it must hold settings by name")
         expected = {"profile", "dataset", "network", *SECTIONS}
         _same_keys(path.name, settings.keys() - {"subset"}, expected)
         for section, keys in SECTIONS.items():
+            if not isinstance(settings[section], dict):
+                raise ValueError(f"{path.name}: {section} must hold settings by name")
             if keys:
                 _same_keys(f"{path.name}: {section}", settings[section].keys(), keys)
         checks.one_of(settings["dataset"], data.CLASSES, "data set")
@@ -104,8 +111,7 @@ class Profile:
         factors = []
         for part in name.split("+"):
             checks.one_of(part, self.augmentations, "augmentation")
-            kind, arguments = self.augmentations[part]
-            factors.append(getattr(library, kind)(**arguments))
+            factors.append(_made(part, *self.augmentations[part]))
         return library.with_probability(reduce(lambda done, next: next @ done, factors), p)
 
     @cached_property
@@ -145,6 +151,17 @@ def jobs(profile):
         for name, group in groups.items()
         for part in range(math.ceil(len(group) / size))
     }
+
+
+def _made(name, kind, arguments):
+    """The augmentation that a line of the profile, `name: [kind, arguments]`, stands for."""
+    made = getattr(library, kind, None)
+    if not (isinstance(made, type) and issubclass(made, library.Augmentation)):
+        raise ValueError(f"augmentation {name!r}: {kind!r} is no class of lib/augmentation.py")
+    try:
+        return made(**arguments)
+    except TypeError as error:
+        raise ValueError(f"augmentation {name!r}: {error}") from error
 
 
 def _same_keys(where, got, expected):

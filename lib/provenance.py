@@ -31,11 +31,11 @@ def imports(path):
 
 
 @cache
-def code_version(module):
-    """Twelve hexadecimal digits that change when `lib/<module>.py` or what it imports changes."""
-    path = ROOT / "lib" / f"{module}.py"
+def code_version(*modules):
+    """Twelve hexadecimal digits that change when one of `lib/<module>.py` or its imports does."""
+    paths = {ROOT / "lib" / f"{module}.py" for module in modules}
     digest = hashlib.sha256()
-    for file in sorted({path} | imports(path)):
+    for file in sorted(paths.union(*map(imports, paths))):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

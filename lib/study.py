@@ -51,7 +51,9 @@ def train_or_load(profile, point, *, progress=True):
     model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
     model = model.to(device())
     # Where points are remade when the engine changes, so are their checkpoints.
-    version = [profile.version, code_version("training")] if profile.sweep["remake"] else []
+    version = (
+        [profile.version, code_version("training", "models")] if profile.sweep["remake"] else []
+    )
     folder = "-".join(["checkpoints", *version])
     path = RUNS / profile.name / folder / f"{point}.safetensors"
     settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)

@@ -98,18 +98,14 @@ chosen = int((clean & ~twin).nonzero()[0, 0])
 def most(row, count=6):
     """The training points most helpful and most harmful to the test point of a row of `effects`."""
     order = effects[row].argsort()
-    picked = torch.cat([order.flip(0)[:count], order[:count]])
+    picked = torch.cat([order.flip(0)[:count], order[:count]]).cpu()
+    kinds = ["augmented" if is_augmented else "real" for is_augmented in augmented[picked]]
+    labels, changes = live.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
     return charts.pictures(
         live.drawn.x[picked].cpu().numpy(),
         rows=["most helpful", "most harmful"],
-        columns=count,
-        titles=[
-            f"{int(live.drawn.y[k].argmax())}, {'augmented' if augmented[k] else 'real'}: "
-            f"{effects[row, k]:+.0e}"
-            for k in picked.tolist()
-        ],
-        description="Training points whose removal would change the loss of the test image most: "
-        "label, kind and predicted change",
+        titles=[f"{y}, {k}: {e:+.0e}" for y, k, e in zip(labels, kinds, changes, strict=True)],
+        description="Training points that would change the test image's loss most if removed",
     )
 
 

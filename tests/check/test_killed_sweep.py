@@ -1,0 +1,197 @@
+"""The sweep for real, in a copy of the tree: killed in the middle, started again, damaged."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from test_study import small_profile
+
+from lib import records
+from lib.provenance import ROOT
+
+
+class House:
+    """A copy of the repository with its own runs/ and results/, in which the sweep is started."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+
+    def profile(self, path, **changes):
+        """A profile of six points in six jobs at `path`, a few seconds each."""
+        small_profile(self.folder, **{
+            "profile": "small", "training.epochs": 3, "grid.p": [0, 0.5], "grid.seed": [0, 1],
+        } | changes)  # fmt: skip
+        (self.folder / "small.yaml").rename(self.folder / path)
+
+    def command(self, profile):
+        """What `make sweep` runs, without its set-up."""
+        printed = subprocess.run(
+            ["make", "--dry-run", "sweep", f"PROFILE={profile}", "CORES=2"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        (line,) = [line for line in printed.splitlines() if line.startswith("snakemake ")]
+        return line.split()
+
+    def start(self, profile="small"):
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {
+            "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"
+        }  # fmt: skip
+        environment.pop("RESULTS", None)
+        self.log = self.folder / "log.txt"
+        with open(self.log, "w") as log:
+            return subprocess.Popen(
+                self.command(profile), cwd=self.folder, env=environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def sweep(self, profile="small"):
+        """Run it to its end; return what it said."""
+        process = self.start(profile)
+        try:
+            code = process.wait(timeout=120)
+        finally:
+            kill(process)
+        assert code == 0, self.log.read_text()
+        return self.log.read_text()
+
+    def records(self):
+        return sorted((self.folder / "runs" / "small" / "records").glob("*.parquet"))
+
+    def made(self, pattern="records/*.parquet"):
+        """{path: what changes when a file is made again}."""
+        files = sorted((self.folder / "runs" / "small").glob(pattern))
+        stats = {path: path.stat() for path in files}
+        return {path: (s.st_ino, s.st_mtime_ns, path.read_bytes()) for path, s in stats.items()}
+
+    def tables(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RESULTS", str(self.folder / "results"))
+            names = ("performance", "stress", "influence", "distribution", "cost")
+            return {name: records.read("small", name) for name in names}
+
+
+def kill(process):
+    """SIGKILL to the whole process group; wait for what had left it, as Jupyter's kernels do."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for one in alive:
+        one.kill()
+    assert not alive, "processes went on after their sweep was killed"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return House(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture
+def house(tree):
+    """The copy with nothing made yet."""
+    for name in ("runs", "results", ".snakemake"):
+        shutil.rmtree(tree.folder / name, ignore_errors=True)
+    return tree
+
+
+POINTS = {(a, p, seed) for a, p in [("none", 0), ("classic", 0.5), ("mixup", 0.5)]
+          for seed in (0, 1)}  # fmt: skip
+
+
+def is_complete(tables):
+    for name, table in tables.items():
+        found = set(zip(table.augmentation, table.p, table.seed, strict=True))
+        assert found == POINTS, name
+    assert len(tables["performance"]) == len(POINTS) * (1 + 2 * 2)
+    assert len(tables["stress"]) == len(POINTS) * (4 + 2 * 2)
+    assert len(tables["cost"]) == len(POINTS) * 4
+
+
+def test_a_killed_sweep_goes_on(house):
+    house.profile("notebooks/profiles/small.yaml")
+    process = house.start()
+    deadline = time.monotonic() + 100
+    while not house.records() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    kill(process)
+    before = house.made()
+    assert 0 < len(before) < len(POINTS), house.log.read_text()
+    assert not (house.folder / "results" / "small").exists()
+
+    # Started again it finishes, and what was recorded is not made again.
+    house.sweep()
+    after = house.made()
+    assert len(after) == len(POINTS)
+    assert {path: after[path] for path in before} == before
+    is_complete(tables := house.tables())
+
+    # Once more: nothing to do, so nothing is done.
+    everything = house.made("**/*.parquet") | house.made("executed/*") | house.made("jobs/*")
+    started = time.monotonic()
+    house.sweep()
+    assert time.monotonic() - started < 30
+    again = house.made("**/*.parquet") | house.made("executed/*") | house.made("jobs/*")
+    assert again == everything
+
+    # A damaged record, and the damaged checkpoint of its network, are named and made again.
+    damaged = house.folder / "runs/small/records/classic-p0.5-seed1.parquet"
+    (checkpoint,) = (house.folder / "runs/small").rglob("classic-p0.5-seed1.safetensors")
+    for path in (damaged, checkpoint):
+        path.write_bytes(path.read_bytes()[:-500])
+    others = {path: what for path, what in house.made().items() if path != damaged}
+    said = house.sweep()
+    assert damaged.name in said
+    executed = house.folder / "runs/small/executed/classic-seed1-part0.ipynb"
+    assert checkpoint.name in executed.read_text()
+    now = house.made()
+    assert {path: what for path, what in now.items() if path != damaged} == others
+    is_complete(repaired := house.tables())
+    for name in tables.keys() - {"cost"}:
+        pd.testing.assert_frame_equal(repaired[name], tables[name], check_exact=True)
+
+
+def test_a_lost_record_is_made_again(house):
+    """Of a profile that keeps its points: "recorded points stand until they are removed"."""
+    only = {"grid.p": [0], "grid.seed": [0, 1], "sweep.remake": False}
+    house.profile("notebooks/profiles/small.yaml", **only)
+    house.sweep()
+    tables, (first, second) = house.tables(), house.records()
+    kept = house.made()[second]
+    first.unlink()
+    shutil.rmtree(house.folder / "results" / "small")
+    house.sweep()
+    assert house.records() == [first, second]
+    assert house.made()[second] == kept
+    again = house.tables()["performance"]
+    pd.testing.assert_frame_equal(again, tables["performance"], check_exact=True)
+
+
+def test_a_profile_of_ones_own_is_named_by_its_path(house):
+    """As `make sweep PROFILE=mine.yaml`, from the root, where the path is relative."""
+    house.profile("mine.yaml", **{"grid.p": [0], "grid.seed": [0]})
+    assert yaml.safe_load((house.folder / "mine.yaml").read_text())["profile"] == "small"
+    house.sweep("mine.yaml")
+    assert set(house.tables()["performance"].seed) == {0}

@@ -1,0 +1,501 @@
+"""The study end to end, on a few digits and, through the profiles for a GPU, on CIFAR-10."""
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from lib import augmentation as library
+from lib import data, provenance, records, study, training
+from lib.augmentation import Augmentation, Sample
+from lib.profile import FOLDER, Profile
+from lib.provenance import ROOT
+
+
+def small_profile(folder, base="digits", **changes):
+    """A profile derived from a shipped one, small enough for seconds on a CPU."""
+    settings = yaml.safe_load((FOLDER / f"{base}.yaml").read_text())
+    settings["profile"] = "small"
+    changes = {
+        "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
+        "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
+        "grid.p": [0, 0.25, 1], "grid.seed": [0, 1],
+    } | changes  # fmt: skip
+    for where, value in changes.items():
+        *above, name = where.split(".")
+        (settings[above[0]] if above else settings)[name] = value
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return Profile.load(path)
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """`house(name)`: from now on runs/ and results/ are those of a folder of that name."""
+
+    def move(name="house"):
+        monkeypatch.setattr(study, "RUNS", tmp_path / name / "runs")
+        monkeypatch.setenv("RESULTS", str(tmp_path / name / "results"))
+        return tmp_path / name
+
+    move()
+    return move
+
+
+def run(profile, augmentation, p, seed=0):
+    path = study.run(profile, profile.point(augmentation, p, seed), progress=False)
+    return records.read_file(path)
+
+
+def without_seconds(frame):
+    return frame[frame.table != "cost"].reset_index(drop=True)
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(without_seconds(one), without_seconds(other), check_exact=True)
+
+
+def weights(profile, augmentation, p, seed=0):
+    model = study.train_or_load(profile, profile.point(augmentation, p, seed), progress=False)
+    return model.state_dict()
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def files(folder, pattern):
+    return sorted(path for path in Path(folder).rglob(pattern) if path.is_file())
+
+
+def expected_rows(profile, p):
+    """The (table, settings) of a complete record, from the profile's settings alone."""
+    tests = [("none", "gradient norm")]
+    tests += [(test, method) for test in ("clean", "adversarial")
+              for method in (profile.influence["method"], "identity")]  # fmt: skip
+    readings = ["groups", "pairs"] + (["control"] if p else [])
+    return (
+        [("cost", stage) for stage in ("train", "performance", "stress", "influence")]
+        + [("performance", "none", 0.0, 0)]
+        + [("performance", "pgd", e, s) for e in profile.attack["eps"]
+           for s in profile.attack["steps"]]
+        + [("stress", "clean", "all", e) for e in profile.stress["clean"]]
+        + [("stress", "adversarial", group, e) for e in profile.stress["adversarial"]
+           for group in ("successful", "unsuccessful")]
+        + [("influence", "misclassified", test) for test in ("clean", "adversarial")]
+        + [("influence", reading, *test) for reading in readings for test in tests]
+    )  # fmt: skip
+
+
+def rows_of(frame):
+    columns = {
+        "cost": ["stage"],
+        "performance": ["attack", "eps", "steps"],
+        "stress": ["centre", "group", "eps"],
+        "influence": ["reading", "test", "method"],
+    }
+    found = []
+    for table, names in columns.items():
+        for line in frame[frame.table == table].to_dict("records"):
+            keys = [line[name] for name in names]
+            if line["measure"] == "test points misclassified":
+                keys = ["misclassified", line["test"]]
+            found.append((table, *keys))
+    return found
+
+
+# A record
+
+
+@pytest.mark.parametrize(("augmentation", "p"), [("none", 0), ("classic", 0.25), ("mixup", 1)])
+def test_run_writes_a_complete_record(house, tmp_path, augmentation, p):
+    house()
+    profile = small_profile(tmp_path)
+    point = profile.point(augmentation, p, 1)
+    assert not study.recorded(profile, point)
+    path = study.run(profile, point, progress=False)
+    assert path == study.record_path(profile, point)
+    assert study.recorded(profile, point)
+    frame = records.read_file(path)
+    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, p))
+
+    images = study.dataset(profile)
+    shared = {
+        "profile": "small", "dataset": "digits", "network": "small_cnn",
+        "augmentation": augmentation, "p": p, "seed": 1, "settings": profile.version,
+        "code": provenance.code_version("study"), "data": images.checksum[:12],
+        "torch": torch.__version__,
+    }  # fmt: skip
+    for name, value in shared.items():
+        assert (frame[name] == value).all(), name
+    # The checksum is of the images that were used, not of the whole data set.
+    assert images.checksum != data.load("digits").checksum
+    cost = frame[frame.table == "cost"]
+    assert (cost["value"] >= 0).all()
+    shares = frame[frame.table.isin(["performance", "stress"])]
+    assert shares["value"].dropna().between(0, 1).all()
+    # Nothing else is left beside the record: no half file, no table.
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert not records.results().exists()
+
+
+def test_the_distribution_of_influence_has_its_rows(house, tmp_path):
+    profile = small_profile(tmp_path)
+    frame = run(profile, "classic", 0.25)
+    spread = frame[frame.table == "distribution"]
+    keys = ["test", "method", "group", "q"]
+    assert not spread.duplicated(keys).any()
+    for _, part in spread.sort_values("q").groupby(keys[:3]):
+        assert part["q"].tolist() == sorted({0.05, 0.25, 0.5, 0.75, 0.95})
+        assert part["value"].is_monotonic_increasing
+        assert (part["value"] >= 0).all()
+    assert len(spread) == 5 * 2 * 5  # quantiles, real and augmented, tests with their methods
+    sizes = spread.groupby("group")["examples"].unique()
+    assert sum(size.item() for size in sizes) == 200
+    at_zero = run(profile, "none", 0)
+    assert set(at_zero[at_zero.table == "distribution"].group) == {"real"}
+
+
+def test_a_record_does_not_depend_on_what_ran_before(house, tmp_path):
+    profile = small_profile(tmp_path)
+    house("alone")
+    alone = run(profile, "mixup", 0.25)
+    house("after")
+    run(profile, "classic", 0.25)
+    run(profile, "classic", 0.25, seed=1)
+    torch.manual_seed(123)
+    torch.rand(1000)
+    same(run(profile, "mixup", 0.25), alone)
+    same(run(profile, "mixup", 0.25), alone)  # from its checkpoint
+
+
+def test_a_control_that_is_given_is_the_one_that_is_made(house, tmp_path):
+    """The point notebook makes the control of a seed once and hands it to all its points."""
+    profile = small_profile(tmp_path)
+    house("made")
+    made = {p: run(profile, "classic", p) for p in (0.25, 1)}
+    house("given")
+    control = study.subject(profile, profile.point("none", 0, 0), progress=False)
+    for p, wanted in made.items():
+        path = study.run(
+            profile, profile.point("classic", p, 0), control=control, progress=False
+        )
+        same(records.read_file(path), wanted)
+
+
+def test_seeds_and_augmentations_make_different_records(house, tmp_path):
+    profile = small_profile(tmp_path)
+    found = [run(profile, *cell) for cell in
+             [("none", 0, 0), ("none", 0, 1), ("classic", 1, 0), ("mixup", 1, 0)]]  # fmt: skip
+    values = {tuple(without_seconds(frame)["value"].dropna()) for frame in found}
+    assert len(values) == len(found)
+
+
+# Pairs: initialisation and data order depend on the seed alone
+
+
+class Eye(Augmentation):
+    """Sees each batch before the other factors and hands it on."""
+
+    seen = []  # noqa: RUF012
+
+    def draw(self, sample, generator):
+        Eye.seen.append(sample.x.clone())
+        return sample
+
+
+class Greedy(Augmentation):
+    """Changes the images and takes random numbers by the handful."""
+
+    def draw(self, sample, generator):
+        torch.rand(1 + len(Eye.seen), generator=generator, device=sample.x.device)
+        return Sample(1 - sample.x, sample.y)
+
+
+def test_two_augmentations_at_one_seed_share_initialisation_and_order(
+    house, tmp_path, monkeypatch
+):
+    for kind in (Eye, Greedy):
+        monkeypatch.setattr(library, kind.__name__, kind, raising=False)
+    profile = small_profile(
+        tmp_path,
+        augmentations={"eye": ["Eye", {}], "greedy": ["Greedy", {}], "mixup": ["Mixup", {}]},
+        **{"grid.augmentation": ["eye"]},
+    )
+    train = training.train
+
+    def watched(model, *arguments, **settings):
+        Eye.seen.clear()
+        starts.append({k: v.clone() for k, v in model.state_dict().items()})
+        history = train(model, *arguments, **settings)
+        orders.append(torch.cat(Eye.seen))
+        return history
+
+    monkeypatch.setattr(training, "train", watched)
+    starts, orders, ends = [], [], []
+    for name, seed in [("eye", 0), ("eye+greedy", 0), ("eye+mixup", 0), ("eye", 1)]:
+        ends.append({k: v.clone() for k, v in weights(profile, name, 1, seed).items()})
+    for start in starts[1:3]:
+        assert equal(start, starts[0])
+    for order in orders[1:3]:
+        assert torch.equal(order, orders[0])
+    assert not equal(starts[3], starts[0])
+    assert not torch.equal(orders[3], orders[0])
+    assert not equal(ends[1], ends[0])  # the augmentations did something
+    assert not equal(ends[2], ends[0])
+
+
+# Checkpoints
+
+
+def test_a_network_is_trained_once(house, tmp_path, capsys):
+    profile = small_profile(tmp_path)
+    first = weights(profile, "classic", 0.25)
+    (checkpoint,) = files(study.RUNS, "*.safetensors")
+    before = checkpoint.stat()
+    assert equal(weights(profile, "classic", 0.25), first)
+    assert checkpoint.stat().st_mtime_ns == before.st_mtime_ns
+    # A live point of a chapter writes no record.
+    assert files(study.RUNS, "*") == [checkpoint]
+    assert not records.results().exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_network_is_on_eval_mode_trained_or_loaded(house, tmp_path):
+    profile = small_profile(tmp_path)
+    for _ in range(2):
+        point = profile.point("classic", 1, 0)
+        assert not study.train_or_load(profile, point, progress=False).training
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("no checkpoint"),
+    ],
+    ids=["truncated", "empty", "foreign"],
+)
+def test_a_damaged_checkpoint_is_named_and_made_again(house, tmp_path, capsys, damage):
+    profile = small_profile(tmp_path)
+    first = weights(profile, "mixup", 0.25)
+    (checkpoint,) = files(study.RUNS, "*.safetensors")
+    damage(checkpoint)
+    assert equal(weights(profile, "mixup", 0.25), first)
+    said = capsys.readouterr().err
+    assert str(checkpoint) in said
+    assert len(said.strip().splitlines()) == 1
+    assert equal(weights(profile, "mixup", 0.25), first)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_checkpoint_of_another_point_is_named_and_made_again(house, tmp_path, capsys):
+    profile = small_profile(tmp_path)
+    first = weights(profile, "mixup", 0.25)
+    (checkpoint,) = files(study.RUNS, "*.safetensors")
+    weights(profile, "classic", 0.25)
+    (other,) = set(files(study.RUNS, "*.safetensors")) - {checkpoint}
+    checkpoint.write_bytes(other.read_bytes())
+    capsys.readouterr()
+    assert equal(weights(profile, "mixup", 0.25), first)
+    assert str(checkpoint) in capsys.readouterr().err
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """`engine(module)` adds a line to a module of a copy of lib/ that provenance looks at."""
+    folder = tmp_path / "engine" / "lib"
+    folder.mkdir(parents=True)
+    for path in (ROOT / "lib").glob("*.py"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(provenance, "ROOT", folder.parent)
+
+    def change(module):
+        with open(folder / f"{module}.py", "a") as file:
+            file.write("# changed\n")
+        provenance.code_version.cache_clear()
+
+    provenance.code_version.cache_clear()
+    yield change
+    provenance.code_version.cache_clear()
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """A list that grows by the number of epochs whenever a network is trained."""
+    train, found = training.train, []
+
+    def counted(model, *arguments, checkpoint=None, **settings):
+        there = Path(checkpoint).exists()
+        history = train(model, *arguments, checkpoint=checkpoint, **settings)
+        if not there:
+            found.append(len(history))
+        return history
+
+    monkeypatch.setattr(training, "train", counted)
+    return found
+
+
+@pytest.mark.parametrize("module", ["training", "augmentation", "seeds", "models"])
+@pytest.mark.parametrize("remake", [True, False])
+def test_a_network_is_trained_again_when_what_trains_it_changes(
+    house, tmp_path, engine, trainings, module, remake
+):
+    """Were the old weights kept, new records would describe them under the new code's name.
+
+    Every module that has a say in the weights counts: architecture and initialisation (models)
+    as well as the loop. Where points are not remade, checkpoints stand.
+    """
+    profile = small_profile(tmp_path, **{"sweep.remake": remake})
+    weights(profile, "mixup", 1)
+    weights(profile, "mixup", 1)
+    assert len(trainings) == 1
+    engine(module)
+    weights(profile, "mixup", 1)
+    assert len(trainings) == (2 if remake else 1)
+
+
+def test_a_change_of_charts_trains_nothing(house, tmp_path, engine, trainings):
+    profile = small_profile(tmp_path)
+    point = profile.point("none", 0, 0)
+    study.run(profile, point, progress=False)
+    engine("charts")
+    engine("book")
+    assert study.recorded(profile, point)
+    weights(profile, "none", 0)
+    assert len(trainings) == 1
+
+
+# What counts as recorded
+
+
+def test_a_record_of_other_code_or_settings_does_not_count(house, tmp_path, engine):
+    profile = small_profile(tmp_path)
+    point = profile.point("none", 0, 0)
+    study.run(profile, point, progress=False)
+    assert study.recorded(profile, point)
+    assert not study.recorded(profile, profile.point("none", 0, 1))
+    assert not study.recorded(profile, profile.point("classic", 0.25, 0))
+    assert study.recorded(profile, profile.point("classic", 0, 0))  # the same point
+    assert study.recorded(small_profile(tmp_path, **{"grid.seed": [0, 1, 2]}), point)
+    for change in ({"stress.neighbours": 9}, {"training.epochs": 3}, {"subset": [200, 59]}):
+        assert not study.recorded(small_profile(tmp_path, **change), point)
+    engine("stress")
+    assert not study.recorded(profile, point)
+
+
+def test_a_record_stands_where_points_are_not_remade(house, tmp_path, engine):
+    profile = small_profile(tmp_path, **{"sweep.remake": False})
+    point = profile.point("none", 0, 0)
+    assert not study.recorded(profile, point)
+    path = study.run(profile, point, progress=False)
+    assert study.recorded(profile, point)
+    other = small_profile(tmp_path, **{"sweep.remake": False, "stress.neighbours": 9})
+    assert study.recorded(other, point)
+    engine("stress")
+    assert study.recorded(profile, point)
+
+    # The collected tables count as well, for their points only.
+    records.collect("small", [path])
+    path.unlink()
+    assert study.recorded(profile, point)
+    assert not study.recorded(profile, profile.point("none", 0, 1))
+    assert not study.recorded(profile, profile.point("classic", 0.25, 0))
+    # But not where every point is to be of the code of now.
+    assert not study.recorded(small_profile(tmp_path), point)
+
+
+def empty_table(path):
+    records.read_file(path).iloc[:0].to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
+        empty_table,
+    ],
+    ids=["truncated", "empty", "foreign", "no rows"],
+)
+@pytest.mark.parametrize("remake", [True, False])
+def test_a_damaged_record_is_named_and_made_again(house, tmp_path, capsys, damage, remake):
+    profile = small_profile(tmp_path, **{"sweep.remake": remake})
+    point = profile.point("classic", 0.25, 0)
+    first = run(profile, "classic", 0.25)
+    path = study.record_path(profile, point)
+    damage(path)
+    capsys.readouterr()
+    assert not study.recorded(profile, point)
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert len(said.strip().splitlines()) == 1
+    same(run(profile, "classic", 0.25), first)
+    assert study.recorded(profile, point)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_failed_write_keeps_the_old_record(house, tmp_path, monkeypatch):
+    profile = small_profile(tmp_path)
+    first = run(profile, "none", 0)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.pq, "write_table", full)
+        with pytest.raises(OSError, match="No space"):
+            run(profile, "none", 0)
+    path = study.record_path(profile, profile.point("none", 0, 0))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    same(records.read_file(path), first)
+
+
+# Subsets, and the profiles for a GPU on real images
+
+
+def test_a_subset_is_the_first_so_many_images(tmp_path):
+    whole, part = data.load("digits"), study.dataset(small_profile(tmp_path))
+    assert (len(part.train_images), len(part.test_images)) == (200, 60)
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        found = getattr(part, name)
+        assert torch.equal(found, getattr(whole, name)[: len(found)])
+    assert study.dataset(Profile.load("digits")).checksum == whole.checksum
+
+
+@pytest.fixture
+def cifar(monkeypatch):
+    root = os.environ.get("DATA_ROOT") or ROOT.parent / "shared" / "datasets"
+    if not (Path(root) / "cifar-10-batches-py").exists():
+        pytest.skip("CIFAR-10 is not on this machine: name its folder in DATA_ROOT")
+    monkeypatch.setenv("DATA_ROOT", str(root))
+
+
+def runs_through(profile):
+    """One point of a profile derived from one for a GPU, p = 1 so that all pairs count."""
+    started = time.monotonic()
+    frame = run(profile, "classic", 1)
+    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, 1))
+    assert (frame.dataset == "cifar10").all()
+    train, test = profile.subset
+    assert set(frame[frame.table == "performance"].examples) == {test}
+    ratios = frame[(frame.measure == "log ratio") & (frame.reading != "groups")]
+    assert ratios["examples"].between(30, train).all()
+    assert ratios["value"].abs().lt(50).all()
+    seconds = frame.loc[frame.table == "cost", "value"].sum()
+    assert 0 < seconds <= time.monotonic() - started
+
+
+def test_the_fast_gpu_profile_runs_on_cifar10(house, tmp_path, cifar):
+    runs_through(small_profile(tmp_path, "cifar10", **{
+        "subset": [64, 10], "training.epochs": 1, "attack.steps": [1], "stress.steps": 1,
+        "influence.steps": 1, "influence.test_points": 10, "stress.neighbours": 2,
+    }))  # fmt: skip
