@@ -105,7 +105,8 @@ charts.pictures(
 
 # %% [markdown]
 # How far must one go? The risk as a function of $\varepsilon$, for this one network: at
-# $\varepsilon = 0$ it is the clean error, exactly, and from there it can only rise.
+# $\varepsilon = 0$ it is the clean error, exactly. From there the true risk can only rise, and the
+# attack shows how much of it it finds.
 
 # %%
 radii = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5]

@@ -14,6 +14,7 @@ from lib.claims import (
     OPEN,
     Effect,
     augmentations,
+    balanced,
     by_seed,
     effect,
     effects_frame,
@@ -112,7 +113,10 @@ def table(cells, seeds=SEEDS, p=(0.5, 1.0), noise=True, **columns):
 
 def performance(clean, risk, **options):
     strongest = {"attack": "pgd", "eps": 0.25, "steps": 100}
-    decoys = [{"attack": "pgd", "eps": 0.5, "steps": 100}, {"attack": "pgd", "eps": 0.25, "steps": 10}]
+    decoys = [
+        {"attack": "pgd", "eps": 0.5, "steps": 100},
+        {"attack": "pgd", "eps": 0.25, "steps": 10},
+    ]
     parts = [table(clean, attack="none", eps=0.0, steps=0, **options)]
     parts += [table(risk, **strongest, **options)]
     # What the claims must not read: other attacks that say the opposite.
@@ -301,6 +305,44 @@ def test_an_augmentation_with_no_value_at_all_leaves_the_claim_open():
     found = verdicts(readings=readings)
     assert found[MORE] == OPEN
     assert found[TRAINING] == HOLDS
+
+
+def test_a_p_that_not_all_have_does_not_tip_the_scales():
+    """In the middle of a sweep, extreme values at a p that one augmentation has at one seed."""
+    tables = [
+        performance(CLEAN, RISK),
+        stress_table(STRESS),
+        influence_table(changed(READINGS, groups_adversarial={"classic": 2, "mixup": 2})),
+    ]
+    before = evaluate(*tables)
+    for seed in (2, 1):
+        for k, rows in enumerate(tables):
+            more = rows[(rows.augmentation == "mixup") & (rows.p == 1) & (rows.seed == seed)]
+            more = more.assign(p=0.75, value=-50 * more["value"])
+            tables[k] = pd.concat([rows, more], ignore_index=True)
+    for one, other in zip(before, evaluate(*tables), strict=True):
+        assert one.verdict == other.verdict == HOLDS
+        if one.sentence != "Stress goes with risk.":  # that is of points, not of means over p
+            for a, b in zip(one.effects, other.effects, strict=True):
+                assert b.value == pytest.approx(a.value, abs=1e-12)
+
+
+CELL = st.tuples(st.sampled_from("ab"), st.sampled_from([0.25, 0.5, 1.0]), st.integers(0, 2))
+
+
+@given(cells=st.sets(CELL, min_size=1), lost=st.sets(CELL))
+def test_balanced_keeps_the_p_that_every_augmentation_has_at_every_seed(cells, lost):
+    cells = [("none", 0.0, 0), *sorted(cells)]
+    rows = pd.DataFrame(cells, columns=["augmentation", "p", "seed"])
+    rows["value"] = [np.nan if cell in lost else 1.0 for cell in cells]
+    there = {cell for cell in cells if cell not in lost}
+    pairs = {(a, seed) for a, p, seed in there if p}
+    full = {p for _, p, _ in there if all((a, p, seed) in there for a, seed in pairs)} | {0.0}
+    found = balanced(rows)
+    assert set(found[["augmentation", "p", "seed"]].itertuples(index=False, name=None)) == {
+        cell for cell in there if cell[1] in full
+    }
+    assert len(found) == sum(cell[1] in full for cell in there)
 
 
 def test_claims_as_a_table():

@@ -1,4 +1,4 @@
-"""The rows of the three measures against computations of their own, in numpy and double precision."""
+"""The rows of the three measures against computations of their own, in numpy."""
 
 import copy
 from collections import Counter
@@ -310,11 +310,10 @@ def cases(made):
 
 CELLS = [("classic", 0.25), ("mixup", 1), ("classic", 1)]
 
+
 def both(subject):
     augmented = changed(subject.train, subject.drawn)
-    one = (
-        Sample(part.x[augmented], part.y[augmented]) for part in (subject.drawn, subject.train)
-    )
+    one = (Sample(part.x[augmented], part.y[augmented]) for part in (subject.drawn, subject.train))
     return augmented.numpy(), *one
 
 
@@ -438,7 +437,11 @@ def test_only_the_excess_over_the_control_speaks_of_training(made):
     judge = Subject(control.profile, control.point, control.model, images)
     judge.drawn = twins  # the same risk, so the same Hessian
     rows = influence(subject, judge)
-    for test, method in [("clean", "exact"), ("adversarial", "identity"), ("none", "gradient norm")]:
+    for test, method in [
+        ("clean", "exact"),
+        ("adversarial", "identity"),
+        ("none", "gradient norm"),
+    ]:
         one, two = (pick(rows, reading=r, test=test, method=method)["value"]
                     for r in ("pairs", "control"))  # fmt: skip
         assert one == pytest.approx(two, abs=1e-6)

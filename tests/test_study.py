@@ -183,9 +183,7 @@ def test_a_control_that_is_given_is_the_one_that_is_made(house, tmp_path):
     house("given")
     control = study.subject(profile, profile.point("none", 0, 0), progress=False)
     for p, wanted in made.items():
-        path = study.run(
-            profile, profile.point("classic", p, 0), control=control, progress=False
-        )
+        path = study.run(profile, profile.point("classic", p, 0), control=control, progress=False)
         same(records.read_file(path), wanted)
 
 
@@ -218,9 +216,7 @@ class Greedy(Augmentation):
         return Sample(1 - sample.x, sample.y)
 
 
-def test_two_augmentations_at_one_seed_share_initialisation_and_order(
-    house, tmp_path, monkeypatch
-):
+def test_two_augmentations_at_one_seed_share_initialisation_and_order(house, tmp_path, monkeypatch):
     for kind in (Eye, Greedy):
         monkeypatch.setattr(library, kind.__name__, kind, raising=False)
     profile = small_profile(

@@ -150,7 +150,7 @@ def test_collect_leaves_out_what_other_settings_or_code_made(house, tmp_path, sa
     first, second, third, *_ = grid(profile)
     record(small_profile(tmp_path / "other", **{"training.epochs": 7}), first, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "code_version", lambda module: "0" * 12)
+        patch.setattr(study, "code_version", lambda *modules: "0" * 12)
         record(profile, second, 2)
     record(profile, third, 3)
     says("collect", tmp_path / "small.yaml")

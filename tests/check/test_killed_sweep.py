@@ -164,6 +164,7 @@ def test_a_killed_sweep_goes_on(house):
     others = {path: what for path, what in house.made().items() if path != damaged}
     said = house.sweep()
     assert damaged.name in said
+    assert records.read_file(damaged)["seed"].unique().tolist() == [1]
     executed = house.folder / "runs/small/executed/classic-seed1-part0.ipynb"
     assert checkpoint.name in executed.read_text()
     now = house.made()
@@ -187,6 +188,24 @@ def test_a_lost_record_is_made_again(house):
     assert house.made()[second] == kept
     again = house.tables()["performance"]
     pd.testing.assert_frame_equal(again, tables["performance"], check_exact=True)
+
+
+def test_points_are_made_again_when_settings_change(house):
+    """Only where the profile remakes its points; its tables then speak of the new settings."""
+    small = {"grid.p": [0], "grid.seed": [0]}
+    house.profile("notebooks/profiles/small.yaml", **small)
+    house.sweep()
+    house.profile("notebooks/profiles/small.yaml", **small, **{"stress.neighbours": 4})
+    house.sweep()
+    table = house.tables()["stress"]
+    assert set(table["neighbours"]) == {4}
+    assert table["settings"].nunique() == 1
+
+    house.profile("notebooks/profiles/small.yaml", **small, **{"sweep.remake": False})
+    before = house.made("**/*.parquet")
+    house.sweep()
+    assert house.made("**/*.parquet") == before
+    assert set(house.tables()["stress"]["neighbours"]) == {4}
 
 
 def test_a_profile_of_ones_own_is_named_by_its_path(house):

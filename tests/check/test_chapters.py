@@ -1,0 +1,91 @@
+"""What is executed again when something changes, and chapters with other parameters."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib import book
+from lib.provenance import ROOT
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
+
+
+def snakemake(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A copy of the tree in which the book is up to date."""
+    if not (ROOT / "_build" / ".done").exists():
+        pytest.fail("there is no website to look at: make book")
+    shutil.copytree(ROOT, tmp_path / "copy", symlinks=True,
+                    ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__"))  # fmt: skip
+    return tmp_path / "copy"
+
+
+def planned(folder):
+    """{rule: outputs} that would be made now."""
+    lines = snakemake(folder, "--dry-run", "book").splitlines()
+    outputs = [line.split("output:")[1] for line in lines if line.strip().startswith("output:")]
+    return {Path(name.strip()).stem for line in outputs for name in line.split(",")}
+
+
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def test_nothing_is_to_do_when_nothing_has_changed(built):
+    assert planned(built) == set()
+
+
+def test_a_new_date_is_no_change(built):
+    for name in ("notebooks/04_stress.py", "lib/charts.py", "results/digits/stress.parquet"):
+        (built / name).touch()
+    assert planned(built) == set()
+
+
+def test_a_chapter_is_executed_again_when_its_source_changes_and_no_other_is(built):
+    append(built / "notebooks" / "04_stress.py", "\n# A word more.\n")
+    assert planned(built) == {"04_stress", ".done"}
+
+
+def test_chapters_are_executed_again_when_a_module_that_they_import_changes(built):
+    append(built / "lib" / "claims.py", "\n# A word more.\n")
+    assert planned(built) == {"04_stress", "06_findings", ".done"}
+
+
+def test_chapters_are_executed_again_when_records_that_they_read_change(built):
+    path = built / "results" / "digits" / "distribution.parquet"
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    frame.iloc[:-1].to_parquet(path)
+    assert planned(built) == {"05_influence", ".done"}
+
+
+def test_the_study_is_made_again_when_the_engine_changes(built):
+    append(built / "lib" / "attacks.py", "\n# A word more.\n")
+    again = planned(built)
+    assert {"none-seed0-part0", "classic-seed4-part0", "performance", "06_findings"} <= again
+    assert "01_definition" not in again
+
+
+def test_only_pages_are_rendered_again_when_a_page_changes(built):
+    append(built / "book" / "introduction.md", "\nA word more.\n")
+    assert planned(built) == {".done"}
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize(
+    "other", [{"augmentation": "mixup", "p": 1.0, "seed": 1}, {"augmentation": "classic", "p": 0}]
+)
+def test_a_chapter_shows_another_network(tmp_path, name, other):
+    book.execute(ROOT / "notebooks" / f"{name}.py", tmp_path / "made.ipynb", other)
+    assert (tmp_path / "made.ipynb").stat().st_size > 10_000
