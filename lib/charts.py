@@ -31,6 +31,7 @@ VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": "#767
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
+AXIS = 30  # pixels that an axis with its title takes
 AXIS_P = "probability p of augmentation"
 INK, FAINT = "#333333", "#CCCCCC"  # of the static picture; charts.js replaces them by the theme's
 CONFIG = {
@@ -107,15 +108,15 @@ def over_seeds(table, by):
     return found.assign(low=found["mean"] - half, high=found["mean"] + half)
 
 
-def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=None, zero=False,
+def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=True, rule=None,
               format=".3f"):  # fmt: skip
     """Mean over seeds with its 95 % t-interval against p, a line for each augmentation.
 
     Columns: augmentation, p, seed, value and that named by `facet` (a panel for each of its
     values as they appear, `columns` side by side where there is room). Rows of "none" start every
-    line. `y` is the axis's title with its unit; `rule` draws a dashed line there; `zero` makes the
-    axis begin at 0. Hovering over a point shows its numbers, clicking the legend selects (with
-    shift: more).
+    line. `y` is the axis's title with its unit; panels with values of very different sizes have
+    an axis each unless `shared`; `rule` draws a dashed line there. Hovering over a point shows its
+    numbers, clicking the legend selects (with shift: more).
     """
     table = _shared_start(table)
     panels = [facet] if facet else []
@@ -126,7 +127,7 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=No
         alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".3~g")),
         color=colour,
     )
-    mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=zero), axis=_axis(format))
+    mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=False), axis=_axis(format))
     hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation", "p"]]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     layers = [
@@ -139,7 +140,11 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, rule=No
     if rule is not None:
         layers.append(_rule(y=alt.YDatum(rule)))  # not first: the first owns the legend's clicks
     chart = alt.layer(*layers).transform_filter(picked).add_params(picked)
-    return Figure(_panels(chart, data, facet, columns), description)
+    chart = _panels(chart, data, facet, columns)
+    if facet and not shared:
+        chart = chart.resolve_scale(y="independent")
+        chart.spec.width = PANEL - AXIS  # each panel has an axis of its own to make room for
+    return Figure(chart, description)
 
 
 def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_title=None,

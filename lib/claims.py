@@ -215,9 +215,8 @@ def rank_correlation(stress, performance, radius, attack=None):
 
 
 def frame(claims):
-    """The claims as a table: sentence, the rule that decides it, verdict."""
-    rows = [{"claim": c.sentence, "holds if": c.rule, "verdict": c.verdict} for c in claims]
-    return pd.DataFrame(rows)
+    """The claims as a table: claim, verdict."""
+    return pd.DataFrame([{"claim": c.sentence, "verdict": c.verdict} for c in claims])
 
 
 def effects_frame(claim):

@@ -153,6 +153,7 @@ charts.against_p(
     table[table.centre == "clean"],
     y="prediction-change stress",
     facet="eps",
+    shared=False,  # stress grows with the radius by orders of magnitude
     format=".2%",
     description=f"Stress around clean test points of {settings.dataset} against p, by radius",
 )
@@ -169,6 +170,7 @@ charts.against_p(
     attacked,
     y="prediction-change stress",
     facet="centres",
+    shared=False,
     format=".1%",
     description=f"Stress around adversarial test points of {settings.dataset} against p",
 )

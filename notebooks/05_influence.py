@@ -86,7 +86,7 @@ charts.table(
 # Every test image has an adversarial twin, the same image after an attack, with the same true label.
 # Below is a test image whose twin fools the model, and for both the training points whose removal
 # would raise the loss most (helpful) and lower it most (harmful), each with its label, whether it is
-# real or augmented, and the predicted change of the loss.
+# real or augmented (aug.), and the predicted change of the loss.
 
 # %%
 labels = live.influence_tests.y.argmax(1)
@@ -99,7 +99,7 @@ def most(row, count=6):
     """The training points most helpful and most harmful to the test point of a row of `effects`."""
     order = effects[row].argsort()
     picked = torch.cat([order.flip(0)[:count], order[:count]]).cpu()
-    kinds = ["augmented" if is_augmented else "real" for is_augmented in augmented[picked]]
+    kinds = ["aug." if is_augmented else "real" for is_augmented in augmented[picked]]
     labels, changes = live.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
     return charts.pictures(
         live.drawn.x[picked].cpu().numpy(),
@@ -147,7 +147,7 @@ most(chosen + len(clean))
 # %% tags=["hide-input"]
 table = records.read(profile, "influence")
 ratios = table[(table.measure == "log ratio") & (table.method == settings.influence["method"])]
-ratios = ratios[ratios.augmentation != "none"]
+ratios = ratios[ratios.augmentation != "none"].sort_values("test", ascending=False)
 charts.against_p(
     ratios[ratios.reading == "groups"].dropna(subset="value"),
     y="log ratio of mean |I|",
@@ -189,7 +189,7 @@ charts.against_p(
 # %% tags=["hide-input"]
 spread = records.read(profile, "distribution")
 charts.distribution(
-    spread[(spread.method == settings.influence["method"])],
+    spread[spread.method == settings.influence["method"]].sort_values("test", ascending=False),
     description="Quantiles of |I| of real and of augmented training points, for each p",
 )
 
@@ -202,6 +202,7 @@ charts.distribution(
 # %% tags=["hide-input"]
 plain = table[(table.measure == "log ratio") & (table.reading == "groups")]
 plain = plain[plain.method.isin(["identity", "gradient norm"]) & (plain.augmentation != "none")]
+plain = plain.sort_values("test")
 words = {
     ("identity", "clean"): "gradient product, clean test points",
     ("identity", "adversarial"): "gradient product, adversarial test points",

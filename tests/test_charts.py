@@ -113,8 +113,9 @@ def figures(study, quantiles, effects):
     sentence = "What the chart shows"
     wide = study.assign(other=study.value**2)
     return {
-        "against_p": charts.against_p(study, y="risk", facet="eps", description=sentence),
-        "one panel": charts.against_p(study[study.eps == 0.5], y="risk", rule=0, zero=True,
+        "against_p": charts.against_p(study, y="risk", facet="eps", shared=False,
+                                      description=sentence),
+        "one panel": charts.against_p(study[study.eps == 0.5], y="risk", rule=0,
                                       format=".1%", description=sentence),
         "scatter": charts.scatter(wide, x="value", y="other", description=sentence),
         "distribution": charts.distribution(quantiles, description=sentence),

@@ -404,6 +404,14 @@ def test_a_record_stands_where_points_are_not_remade(house, tmp_path, engine):
     assert study.recorded(profile, point)
     assert not study.recorded(profile, profile.point("none", 0, 1))
     assert not study.recorded(profile, profile.point("classic", 0.25, 0))
+    other_point = records.read("small", "cost").assign(augmentation="classic", p=0.25, table="cost")
+    records.write(other_point, tmp_path / "classic.parquet")
+    records.collect("small", [tmp_path / "classic.parquet"], keep=True)
+    found = {(a, p, seed): study.recorded(profile, profile.point(a, p, seed))
+             for a in ("classic", "mixup") for p in (0, 0.25, 1) for seed in (0, 1)}  # fmt: skip
+    assert {cell for cell, is_there in found.items() if is_there} == {
+        ("classic", 0, 0), ("mixup", 0, 0), ("classic", 0.25, 0),
+    }  # fmt: skip
     # But not where every point is to be of the code of now.
     assert not study.recorded(small_profile(tmp_path), point)
 
