@@ -1,8 +1,12 @@
 # The way of the data: point.py makes records, records make tables, tables make chapters, chapters
 # make the website. Each step runs again when, and only when, what it reads has changed.
 
+import os
+import time
 from pathlib import Path
 
+from lib import records
+from lib.measures import check
 from lib.profile import Profile, grid, jobs
 from lib.provenance import imports
 from lib.study import recorded
@@ -18,18 +22,26 @@ CHAPTERS = {  # and the tables that each reads
 TABLES = ["performance", "stress", "influence", "distribution", "cost"]
 
 PROFILE = config.get("profile", "digits")
+if str(PROFILE).endswith(".yaml"):  # a path, which notebooks see from another folder
+    PROFILE = str(Path(PROFILE).resolve())
 SETTINGS = Profile.load(PROFILE)
+check(SETTINGS)
 NAME = SETTINGS.name
 JOBS = jobs(SETTINGS)
 
-# A record that is missing, damaged or of another version sends its job to work again.
+RESULTS = os.path.relpath(records.results())
+
+# A record that is missing, damaged or of another version sends its job to work again: the mark
+# of the job goes, and DUE changes, without which Snakemake would be content with old tables.
 TODO = {name for name, points in JOBS.items() if not all(recorded(SETTINGS, p) for p in points)}
-if SETTINGS.sweep["remake"]:
-    for name in TODO:
-        Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
-    WANTED = list(JOBS)
-else:  # what is recorded stands, whatever has changed since
-    WANTED = sorted(TODO)
+DUE = Path(f"runs/{NAME}/due")
+for name in TODO:
+    Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
+if TODO or not DUE.exists():
+    DUE.parent.mkdir(parents=True, exist_ok=True)
+    DUE.write_text(str(time.time_ns()))
+# Where points are not remade, what is recorded stands, whatever has changed since.
+WANTED = list(JOBS) if SETTINGS.sweep["remake"] else sorted(TODO)
 
 
 def sources(notebook):
@@ -54,9 +66,9 @@ def parameters(wildcards):
 
 def tables(wildcards):
     """The tables that a chapter reads, of this study's profile and of every recorded one."""
-    names = {f"results/digits/{table}.parquet" for table in CHAPTERS[wildcards.chapter]}
+    names = {f"{RESULTS}/digits/{table}.parquet" for table in CHAPTERS[wildcards.chapter]}
     for table in CHAPTERS[wildcards.chapter]:
-        names |= {str(path) for path in Path("results").glob(f"*/{table}.parquet")}
+        names |= {str(path) for path in Path(RESULTS).glob(f"*/{table}.parquet")}
     return sorted(names)
 
 
@@ -65,7 +77,7 @@ rule book:
 
 
 rule sweep:
-    input: expand("results/{profile}/{table}.parquet", profile=NAME, table=TABLES)
+    input: expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES)
 
 
 rule points:
@@ -81,8 +93,8 @@ rule points:
 
 
 rule collect:
-    input: expand("runs/{profile}/jobs/{job}.done", profile=NAME, job=WANTED)
-    output: expand("results/{profile}/{table}.parquet", profile=NAME, table=TABLES)
+    input: expand("runs/{profile}/jobs/{job}.done", profile=NAME, job=WANTED), str(DUE)
+    output: expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES)
     params: profile=PROFILE
     shell: "python -m lib.sweep collect {params.profile}"
 

@@ -6,15 +6,29 @@ from functools import cached_property
 
 import torch
 
-from lib import attacks, training
+from lib import attacks, checks, training
 from lib.augmentation import Sample, changed
-from lib.influence import gradient_norms
+from lib.influence import METHODS, gradient_norms
 from lib.influence import influence as influence_scores
 from lib.seeds import generator
 from lib.stress import prediction_change_stress
 
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
+SOLVERS = [method for method in METHODS if method != "identity"]  # that one is always shown
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def check(profile):
+    """Refuse settings of the measures that would else be refused only after a training."""
+    attack, stress, influence = profile.attack, profile.stress, profile.influence
+    checks.one_of(attack["norm"], attacks.NORMS, "norm of the attack")
+    checks.one_of(influence["method"], SOLVERS, "method of influence")
+    for eps in [*attack["eps"], *stress["clean"], *stress["adversarial"], influence["eps"]]:
+        checks.radius(eps)
+    for steps in [*attack["steps"], stress["steps"], influence["steps"]]:
+        checks.count(steps, "steps")
+    checks.count(stress["neighbours"], "neighbours")
+    checks.count(influence["test_points"], "test_points")
 
 
 class Subject:

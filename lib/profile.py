@@ -42,7 +42,7 @@ class Point:
             object.__setattr__(self, "augmentation", "none")
         elif self.augmentation == "none":
             raise ValueError(f'the augmentation "none" has p = 0 only, got {p}')
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"a seed must be an integer >= 0, got {self.seed!r}")
 
     def __str__(self):
@@ -96,6 +96,8 @@ class Profile:
             profile.augmentation(augmentation)
         for p in profile.grid["p"]:
             checks.probability(p)
+        checks.count(profile.training["epochs"], "epochs")
+        checks.count(profile.training["batch_size"], "batch_size")
         return profile
 
     def point(self, augmentation, p, seed):

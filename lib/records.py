@@ -79,7 +79,10 @@ def collect(profile, files, *, keep=False):
         frames += [read_file(path).assign(table=path.stem) for path in old]
     for path in files:
         try:
-            frames.append(read_file(path))
+            frame = read_file(path)
+            if "table" not in frame:
+                raise RecordError(f"record {path} does not say which table its rows are of")
+            frames.append(frame)
         except RecordError as error:
             warnings.warn(f"{error}: left out", stacklevel=2)
     if not frames:

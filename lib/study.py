@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from lib import data, models, records, training
-from lib.measures import Subject, influence, performance, row, stress
+from lib.measures import Subject, check, influence, performance, row, stress
 from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
 
@@ -118,6 +118,7 @@ def run(profile, point, *, control=None, progress=True):
 
     `control` is the Subject at p = 0 of the same seed, made if it is not given.
     """
+    check(profile)
     if point.p > 0 and control is None:
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
     rows, clock = [], [time.perf_counter()]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from lib import models, records
 from lib.attacks import pgd
+from lib.measures import check
 from lib.profile import Profile, grid, jobs
 from lib.study import dataset, device, record_folder, recorded, valid
 
@@ -112,6 +113,7 @@ def main():
     arguments = parser.parse_args()
     try:
         profile = Profile.load(arguments.profile)
+        check(profile)
         if arguments.command == "plan":
             plan(profile, arguments.workers)
         else:

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from lib import data
 
-REAL = Path(os.environ.get("DATA_ROOT") or Path(__file__).parents[2] / "shared" / "datasets")
+REAL = Path(os.environ.get("DATA_ROOT", "no DATA_ROOT"))
 FOLDERS = {"mnist": "MNIST/raw", "cifar10": "cifar-10-batches-py"}
 
 

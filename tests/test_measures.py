@@ -475,3 +475,25 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
     alone = torch.cat([model(one[None]).argmax(1) for one in x])
     assert rows[0]["value"] == pytest.approx((alone != images.test_labels).float().mean().item())
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("attack.norm", "l7", ["'l7'", "l2"]),
+        ("attack.eps", [-0.5], ["eps", "-0.5"]),
+        ("attack.steps", [0], ["steps", "0"]),
+        ("stress.clean", [float("nan")], ["eps", "nan"]),
+        ("stress.neighbours", 0, ["neighbours", "0"]),
+        ("influence.method", "magic", ["'magic'", "exact"]),
+        ("influence.method", "identity", ["'identity'", "exact"]),
+        ("influence.test_points", 1.5, ["test_points", "1.5"]),
+    ],
+)
+def test_settings_are_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, setting, value, said, refuses
+):
+    monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
+    profile = small_profile(tmp_path, **{setting: value})
+    refuses(lambda: study.run(profile, profile.point("none", 0, 0), progress=False), *said)
+    assert not (tmp_path / "runs").exists()

@@ -168,7 +168,7 @@ def test_jobs_of_any_grid(tmp_path_factory, p, augmentation, seed, size):
     points = grid(profile)
     positive = [q for q in p if q]
     assert len(points) == len(seed) * ((0 in p) + len(augmentation) * len(positive))
-    assert [point.p == 0 for point in points] == sorted((point.p == 0 for point in points))[::-1]
+    assert [point.p == 0 for point in points] == sorted(point.p == 0 for point in points)[::-1]
     cut = jobs(profile)
     assert Counter(point for part in cut.values() for point in part) == Counter(points)
     # As few executions as the size allows.

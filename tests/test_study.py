@@ -476,11 +476,9 @@ def test_a_subset_is_the_first_so_many_images(tmp_path):
 
 
 @pytest.fixture
-def cifar(monkeypatch):
-    root = os.environ.get("DATA_ROOT") or ROOT.parent / "shared" / "datasets"
-    if not (Path(root) / "cifar-10-batches-py").exists():
+def cifar():
+    if not Path(os.environ.get("DATA_ROOT", ""), "cifar-10-batches-py").is_dir():
         pytest.skip("CIFAR-10 is not on this machine: name its folder in DATA_ROOT")
-    monkeypatch.setenv("DATA_ROOT", str(root))
 
 
 def runs_through(profile):
