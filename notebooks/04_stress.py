@@ -53,7 +53,7 @@ live = subject(settings, settings.point(augmentation, p, seed))
 # %%
 centres = live.test.x[:6]
 radii = settings.stress["clean"]
-around = [sphere(centres, r, 1, generator(seed, "neighbour")).flatten(0, 1) for r in radii]
+around = [sphere(centres, r, 1, live.generator("neighbour")).flatten(0, 1) for r in radii]
 charts.pictures(
     torch.cat([centres, *around]).clamp(0, 1).cpu().numpy(),
     rows=["centre", *(f"eps = {r:g}" for r in radii)],
