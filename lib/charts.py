@@ -74,7 +74,8 @@ class Figure:
         svg = svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
         html = (
             f'<figure class="chart" role="img" aria-label="{escape(self.description)}"'
-            f' style="margin:0"><script type="application/json">{text}</script>{svg}</figure>'
+            f' style="margin:0"><script type="application/json">{text}</script>{svg}'
+            f"<figcaption>{escape(self.description)}</figcaption></figure>"
         )
         png = vl_convert.vegalite_to_png(spec | {"background": "white"}, scale=2)
         return {"text/html": html, "image/png": in_base64(png), "text/plain": self.description}

@@ -33,10 +33,16 @@ class Effect:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the source with the rule that decides it, its effects and the verdict."""
+    """A sentence, the rule that decides it, its effects in their unit, the verdict.
+
+    `source`: whose sentence it is. `chapter`: where its measure is explained.
+    """
 
     sentence: str
+    source: str
+    chapter: str
     rule: str
+    unit: str
     effects: tuple[Effect, ...]
     verdict: str
 
@@ -87,14 +93,25 @@ def versus(table, one, other, **where):
     return effect(f"{one} - {'no augmentation' if other == 'none' else other}", first - second)
 
 
-# The strongest of the source's attacks at the eps where an undefended network is not yet lost.
+# One of the source's four attacks, named in advance: the smaller eps, where fewer networks are lost
+# altogether, and the greater number of iterations.
 ATTACK = {"attack": "pgd", "eps": 0.25, "steps": 100}
+TALK, PAPER, BOOK = "talk", "paper", "this book"
+LIMIT = 1 - 1e-9  # of a correlation whose Fisher z is finite
+PERFORMANCE, STRESS, INFLUENCE = "03_performance", "04_stress", "05_influence"
 RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
 
 
 def evaluate(performance, stress, influence):
-    """The claims of the source decided for one profile from its three tables."""
+    """The claims decided for one profile from its three tables.
+
+    Stress is read at the largest radius recorded: in d dimensions a random direction has only
+    1 / sqrt(d) of its length across a boundary, so it needs a far larger radius than an attack.
+    Raises ValueError if the attack that decides is not among the recorded ones.
+    """
     performance, stress = balanced(performance), balanced(stress)
+    if performance[(performance[list(ATTACK)] == pd.Series(ATTACK)).all(axis=1)].empty:
+        raise ValueError(f"no risk is recorded for the attack that decides the claims, {ATTACK}")
     radius = {"centre": "clean", "eps": stress.loc[stress.centre == "clean", "eps"].max()}
     ratios = influence[influence.measure == "log ratio"]
     return [
@@ -112,7 +129,8 @@ def _classic(performance, adjective, measure, **where):
     effects = [versus(performance, "classic", other, **where) for other in others]
     sentence = f"The expert's (classic) augmentation is the {adjective}."
     rule = f"{measure}: classic minus none, and minus every other, is below zero"
-    return Claim(sentence, rule, tuple(effects), verdict(effects, -1))
+    unit = f"difference in {measure}"
+    return Claim(sentence, TALK, PERFORMANCE, rule, unit, tuple(effects), verdict(effects, -1))
 
 
 def _accuracy_is_not_robustness(performance):
@@ -126,12 +144,16 @@ def _accuracy_is_not_robustness(performance):
             replace(risk, label=f"risk, {risk.label}"),
         ]
         signs.append((clean.sign, risk.sign))
-    # Refuted only if every augmentation is known to lower both.
-    refuted = FAILS if set(signs) == {(-1, -1)} else OPEN
-    decided = HOLDS if (-1, 1) in signs else refuted
+    # Refuted if each is known to be no example, and one to lower both.
+    refuted = (-1, -1) in signs and all(clean == 1 or risk == -1 for clean, risk in signs)
+    decided = HOLDS if (-1, 1) in signs else FAILS if refuted else OPEN
     sentence = "Better accuracy is not always accompanied by lower risk under attack."
-    rule = f"an augmentation lowers the clean error and raises the {RISK}"
-    return Claim(sentence, rule, tuple(effects), decided)
+    rule = (
+        f"one augmentation is enough that lowers the clean error and raises the {RISK}; it does "
+        "not hold if every augmentation is known to do otherwise"
+    )
+    unit = "difference in share of test images"
+    return Claim(sentence, PAPER, PERFORMANCE, rule, unit, tuple(effects), decided)
 
 
 def _stress_of_the_vulnerable(performance, stress, radius):
@@ -141,13 +163,17 @@ def _stress_of_the_vulnerable(performance, stress, radius):
     effects = [versus(stress, name, "none", **radius) for name in weak]
     sentence = "Augmentations that are not robust raise the stress around test points."
     rule = f"{_stress_at(radius)}: each augmentation of higher {RISK}, minus none, is above zero"
-    return Claim(sentence, rule, tuple(effects), verdict(effects, 1))
+    unit = "difference in stress"
+    return Claim(sentence, TALK, STRESS, rule, unit, tuple(effects), verdict(effects, 1))
 
 
 def _stress_goes_with_risk(performance, stress, radius):
     effects = [rank_correlation(stress, performance, radius)]
     rule = f"rank correlation over the grid of {_stress_at(radius)} with {RISK}, above zero"
-    return Claim("Stress goes with risk.", rule, tuple(effects), verdict(effects, 1))
+    unit = "rank correlation, -1 to 1"
+    return Claim(
+        "Stress goes with risk.", TALK, STRESS, rule, unit, tuple(effects), verdict(effects, 1)
+    )
 
 
 def _stress_at(radius):
@@ -176,20 +202,29 @@ def _influences(ratios):
     return [
         Claim(
             "Models are more influenced by augmented than by real data.",
+            TALK,
+            INFLUENCE,
             f"{ratio}, above zero",
+            "natural log of a ratio",
             groups,
             verdict(groups, 1),
         ),
         Claim(
-            "That comes from training on augmented data.",
+            "Augmented twins outweigh their originals beyond what their being new explains.",
+            BOOK,
+            INFLUENCE,
             "the log ratio over pairs (an example, its augmented twin) minus the same pairs' in "
             "the model trained without augmentation, above zero",
+            "difference of natural logs of ratios",
             excess,
             verdict(excess, 1),
         ),
         Claim(
             "On adversarial test points augmented data weigh even more.",
+            PAPER,
+            INFLUENCE,
             f"{ratio}: adversarial minus clean test points, above zero",
+            "difference of natural logs of ratios",
             more,
             verdict(more, 1),
         ),
@@ -197,7 +232,10 @@ def _influences(ratios):
 
 
 def rank_correlation(stress, performance, radius, attack=None):
-    """Spearman's correlation of stress and risk over the points of a seed, as an effect."""
+    """Spearman's correlation of stress and risk over the points of a seed, as an effect.
+
+    Its interval is taken of Fisher's z and transformed back, so that it stays within [-1, 1].
+    """
     attack = ATTACK if attack is None else attack
     cell = ["augmentation", "p", "seed"]
     first, second = stress, performance
@@ -207,16 +245,22 @@ def rank_correlation(stress, performance, radius, attack=None):
         second = second[second[column] == wanted]
     both = first.merge(second, on=cell, suffixes=("_stress", "_risk"))
     found = {
-        seed: stats.spearmanr(part.value_stress, part.value_risk).statistic
+        seed: np.arctanh(np.clip(spearman(part.value_stress, part.value_risk), -LIMIT, LIMIT))
         for seed, part in both.groupby("seed")
         if len(part) > 2
     }
-    return effect("Spearman correlation", pd.Series(found, dtype=float))
+    z = effect("Spearman correlation", pd.Series(found, dtype=float))
+    return replace(z, value=np.tanh(z.value), low=np.tanh(z.low), high=np.tanh(z.high))
+
+
+def spearman(one, other):
+    return stats.spearmanr(one, other).statistic
 
 
 def frame(claims):
-    """The claims as a table: claim, verdict."""
-    return pd.DataFrame([{"claim": c.sentence, "verdict": c.verdict} for c in claims])
+    """The claims as a table: claim, verdict, whose sentence it is."""
+    rows = [{"claim": c.sentence, "verdict": c.verdict, "source": c.source} for c in claims]
+    return pd.DataFrame(rows)
 
 
 def effects_frame(claim):

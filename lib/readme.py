@@ -35,13 +35,12 @@ def results(profile="digits"):
         "",
         f"*{figure.description}: means over {points.seed.nunique()} seeds and 95 % intervals.*",
         "",
-        "| The talk's sentence | on digits |",
-        "|---|---|",
-        *(f"| {c.sentence} | {c.verdict} |" for c in claims.evaluate(*tables)),
+        "| Sentence | of | on digits |",
+        "|---|---|---|",
+        *(f"| {c.sentence} | {c.source} | {c.verdict} |" for c in claims.evaluate(*tables)),
         "",
-        f"From {len(points)} networks, made by engine {points.code.iloc[0]} with torch "
-        f"{points.torch.iloc[0]} on {points.device.iloc[0]}. Digits are not CIFAR-10: they "
-        "decide no claim about photographs.",
+        f"From {len(points)} networks. Digits are not CIFAR-10: they decide no claim about "
+        "photographs.",
     ]
     return "\n".join(lines), vl_convert.vegalite_to_svg(spec)
 

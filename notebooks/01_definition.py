@@ -17,8 +17,8 @@
 # call *data augmentation*, and that look nothing alike. To compare them fairly we need one
 # definition that covers all three, and that tells us what we get when we apply one after another.
 # The talk this book follows {cite}`eghbalzadeh2020` gives such a definition. This chapter states
-# it, turns it into an object that we can call and compose, and finds out that the lemma about
-# composition needs one condition more than it prints.
+# it, turns it into an object that we can call and compose, and finds that the lemma on composition
+# needs more conditions than are printed.
 
 # %% tags=["parameters"]
 profile = "digits"  # a data set that comes with scikit-learn: nothing to download
@@ -49,15 +49,22 @@ S = to_sample(digits.train_images[:8], digits.train_labels[:8], len(digits.class
 #
 # Let $\mathcal X$ be the images, $\mathcal Y$ the labels, $P_X$ the distribution of images and
 # $l : \mathcal X \to \mathcal Y$ the true labelling. A *sample* of size $s$ is
-# $S = ((x_1, l(x_1)), \dots, (x_s, l(x_s)))$.
+#
+# $$S = \big((x_1, l(x_1)), \dots, (x_s, l(x_s))\big)$$
+#
+# with $x_i$ drawn independently from $P_X$. Probabilities below are over $S$ and over what the
+# augmentation draws.
 #
 # ````{prf:definition} Augmentation
 # :label: augmentation
 #
-# A random function $A$ that maps a sample $S$ to a vector
-# $A(S) = (X_1 \times Y_1, \dots, X_r \times Y_r)$ of *independent* random vectors on
-# $\mathcal X \times \mathcal Y$ is an **augmentation** if the marginal distribution of each $X_i$
-# *dominates* that of the data: for every measurable set $D$,
+# A random function $A$ that maps a sample $S$ to a vector of *independent* random vectors on
+# $\mathcal X \times \mathcal Y$,
+#
+# $$A(S) = (X_1 \times Y_1, \dots, X_r \times Y_r),$$
+#
+# is an **augmentation** if the marginal distribution of each $X_i$ *dominates* that of the data: for
+# every measurable set $D$,
 #
 # $$P_X(D) > 0 \quad\Longrightarrow\quad P_{X_i}(D) > 0 .$$
 # ````
@@ -88,7 +95,7 @@ charts.pictures(
 # tails comes back as it was, bit for bit. The others are **augmented**, which from here on means
 # that the image or its label differs from before.
 
-# %%
+# %% tags=["hide-input"]
 charts.table(
     pd.DataFrame(
         [
@@ -122,15 +129,12 @@ charts.table(
             {"law": "(A @ B) @ A = A @ (B @ A)", "true": same((A @ mixup) @ A, A @ (mixup @ A))},
             {"law": "I @ A = A", "true": same(Identity() @ A, A)},
             {"law": "A @ I = A", "true": same(A @ Identity(), A)},
-            {"law": "A @ B = B @ A", "true": same(A @ mixup, mixup @ A)},
         ]
     ),
     caption="A is the augmentation chosen above, B is mixup, I the identity",
 )
 
 # %% [markdown]
-# The last law fails, and should: rotating a blend is not blending rotations.
-#
 # Is the composition of two augmentations an augmentation again? The talk prints this lemma:
 #
 # ````{prf:lemma} as printed
@@ -139,11 +143,12 @@ charts.table(
 # If $A$ and $B$ are augmentations, then $A \circ B$ is an augmentation.
 # ````
 #
-# The proof attempt is short: $B(S)$ dominates the data, so $A(B(S))$ does too. But the definition
-# asks for two things, and the other is independence. $A$ promises independent outputs for a sample
-# of the data. $B(S)$ is a sample of another law, for which $A$ has promised nothing.
+# The definition asks for two things, and neither is automatic. $A$ promises domination and
+# independent outputs for a sample of the data. $B(S)$ is a sample of another law, for which $A$ has
+# promised nothing.
 #
-# Two coins are enough to see it. Let the images be single bits.
+# Two coins are enough to see it. Let the images be single bits, all of one class, so that labels play
+# no part.
 #
 # ````{prf:example} Two bits
 # :label: two-bits
@@ -188,6 +193,7 @@ laws = {
     "A(S)": push(law_of_bits(Fraction(1, 2)), xor),
     "B(S)": law_of_bits(Fraction(3, 4)),
     "A(B(S))": push(law_of_bits(Fraction(3, 4)), xor),
+    "B(A(S))": law_of_bits(Fraction(3, 4)),
 }
 charts.table(
     pd.DataFrame(
@@ -200,46 +206,70 @@ charts.table(
             for name, law in laws.items()
         ]
     ),
-    caption="The law of each sample, in exact fractions",
+    caption="The probability of each pair of bits, in exact fractions",
 )
 
 # %% [markdown]
-# $A(S)$ and $B(S)$ have independent components, $A(B(S))$ has not: the printed lemma is false. What
-# survives is enough for practice, and it comes in two halves.
+# $A(S)$ and $B(S)$ have independent components, $A(B(S))$ has not: the printed lemma is false. Order
+# matters, too: $B$ forgets what $A$ did, so $B(A(S))$ is as good as $B(S)$. What survives of the lemma
+# is enough for practice, and it comes in two halves.
 #
 # ````{prf:theorem} Composition
 # :label: composition
 #
-# Let $A$ and $B$ be augmentations.
+# Let $A$ and $B$ be augmentations that draw independently of each other and of $S$, $A$ defined for
+# samples of the size that $B$ gives, and let $Q$ be the law of $(x, l(x))$ for $x$ from $P_X$.
 #
-# 1. *Domination.* If the outputs of $B$ are independent, every component of $A(B(S))$ dominates
-#    the data.
-# 2. *Independence given the sample.* If $A$ acts example by example, that is,
-#    $A(S) = (A_1(s_1), \dots, A_r(s_r))$ with independent random functions $A_i$, and the outputs
-#    of $B$ are independent given $S$, then the outputs of $A \circ B$ are independent given $S$.
+# 1. *Domination.* If the output pairs of $B$ are independent and each dominates $Q$, every image of
+#    $A(B(S))$ dominates $P_X$.
+# 2. *Independence given the sample.* If $A$ acts example by example,
+#
+#    $$A(S) = (A_1(s_1), \dots, A_r(s_r))$$
+#
+#    with independent random functions $A_i$, and the outputs of $B$ are independent given $S$, then
+#    the outputs of $A \circ B$ are independent given $S$.
 # ````
 #
 # ````{prf:proof}
+# *1.* Independent pairs that each dominate $Q$ have a joint law that dominates the product of copies
+# of $Q$, which is the law of $S$. So a set of samples that has positive probability under the law of
+# $S$ has positive probability under that of $B(S)$. If $P_X(D) > 0$, the samples $z$ for which $A(z)$
+# puts its $i$-th image into $D$ with positive probability are such a set, since $A$ is an
+# augmentation of $S$. So the $i$-th image of $A(B(S))$ lies in $D$ with positive probability.
+#
 # *2.* Given $S$, the pairs $(A_i, B_i(S))$ are independent of one another, and the $i$-th output
 # $A_i(B_i(S))$ is a function of the $i$-th pair alone.
-#
-# *1.* Independent outputs of $B$ that each dominate $P_X$ have a joint law that dominates that of
-# $S$, a product of copies of $P_X$. A set of samples that has positive probability under the law of
-# $S$ therefore has positive probability under the law of $B(S)$. If $P_X(D) > 0$, the samples $z$
-# for which $A(z)$ puts its $i$-th image into $D$ with positive probability are such a set, since
-# $A$ is an augmentation of $S$; so the $i$-th image of $A(B(S))$ lies in $D$ with positive
-# probability.
 # ````
 #
-# The classic transforms act example by example, so they may follow anything. Mixup does not: it
-# blends the examples of a minibatch with *one* weight, which its outputs then share.
+# It is not enough in the first half that the *images* of $B$ dominate. Let $B$ keep every image and give
+# it a wrong label, and let $A$ keep an image whose label is true and paint every other one grey. Both
+# are augmentations, and $A(B(S))$ is all grey.
+#
+# If both act example by example and the pairs of $B$ dominate $Q$, both halves apply, and $A \circ B$ is
+# an augmentation.
+#
+# ## Are they augmentations?
+#
+# **Classic** transforms act example by example, each on independent draws, so their outputs are
+# independent. As long as an example may be left alone, that is, for $p < 1$, its law contains a share
+# of $P_X$ and dominates it. At $p = 1$ domination is a question about the transform: a rotation by an
+# angle from a continuous range returns an image of whole grey levels with probability zero.
+#
+# **Generators** that draw an image for each example act example by example as well; at $p = 1$
+# they dominate only if they can draw every image that the data can show.
+#
+# **Mixup** blends the examples of a minibatch with *one* weight, *one* permutation and *one* coin. Its
+# outputs have these in common, so they are not independent, and by the letter of the definition it
+# is no augmentation as the study applies it, though its images dominate for $p < 1$. A coin, a weight
+# and a partner of its own for each example, drawn with replacement, make its outputs independent
+# given the sample.
 #
 # ## With probability p
 #
 # The study turns one dial: an augmentation is applied **with probability p**. A composition hands
 # $p$ to each of its factors, and every factor tosses a coin of its own. So an example escapes a
-# composition of three factors with probability $(1-p)^3$, if no factor happens to draw a change
-# that changes nothing. At $p = 0$ we have the identity, at $p = 1$ the augmentation itself.
+# composition of three factors with probability $(1-p)^3$, unless a transform happens to draw "no
+# change". At $p = 0$ we have the identity, at $p = 1$ the augmentation itself.
 
 # %%
 whole = to_sample(digits.train_images, digits.train_labels, len(digits.classes))

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 
 from lib import charts, data
-from lib.augmentation import Mixup, changed
+from lib.augmentation import changed
 from lib.profile import Profile
 from lib.seeds import generator
 from lib.training import to_sample
@@ -72,21 +72,40 @@ charts.pictures(
 )
 
 # %% [markdown]
-# All rows use the same random numbers. Going down a column, more and more of the coins fall heads.
+# The rows below $p = 1$ use the same random numbers: going down a column, more of the coins fall heads.
+# At $p = 1$ no coin is tossed, and the draw is another.
+#
+# At the $p$ of this chapter's parameters, with what the augmentation changed (grey is no change):
+
+# %% tags=["hide-input"]
+A = settings.augmentation(augmentation, p)
+drawn = A(S, generator(seed, "close-up")).x
+charts.pictures(
+    torch.cat([S.x, drawn, (0.5 + (drawn - S.x) / 2)]).numpy(),
+    rows=["original", f"p = {p:g}", "change"],
+    description=f"The images, one draw of {augmentation} augmentation, and their difference",
+)
+
+# %% [markdown]
 #
 # ## The combination: mixup
 #
-# Mixup {cite}`zhang2018` draws a weight $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ and a partner
-# for every example of a minibatch, and blends images *and labels*:
+# Mixup {cite}`zhang2018` draws one weight $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ for a minibatch
+# and a partner for every example in it, and blends images *and labels*:
 #
-# $$\tilde x = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde y = \lambda y_i + (1 - \lambda) y_j .$$
+# $$
+# \begin{aligned}
+# \tilde x &= \lambda x_i + (1 - \lambda) x_j , \\
+# \tilde y &= \lambda y_i + (1 - \lambda) y_j .
+# \end{aligned}
+# $$
 #
 # No photograph looks like this, and the label is no class but a distribution over classes. One coin
 # decides for the whole minibatch, as in the authors' later code. With $\alpha = 1$ every weight is
-# equally likely.
+# equally likely. An example that draws itself as its partner stays as it is.
 
 # %%
-mixed = Mixup(alpha=1.0)(S, generator(seed, "mixup"))
+mixed = settings.augmentation("mixup")(S, generator(seed, "mixup"))
 
 
 def reading(y):
@@ -139,6 +158,7 @@ shares = pd.DataFrame(
 charts.against_p(
     shares,
     y="share of examples augmented",
+    format=".0%",
     description="Share of 1,000 training examples that each augmentation changes, against p",
 )
 

@@ -16,7 +16,7 @@
 # An attack searches for the worst neighbour of an image. Suppose nobody searches: take a neighbour
 # at random. How often does it get another label? The talk calls this share
 # **prediction-change stress** and suggests that it tells vulnerable models from robust ones. It is
-# cheap, it needs no gradient, and unlike an attack it can't fail to find what is there.
+# cheap, it needs no gradient, and its estimate is unbiased, where an attack gives a lower bound.
 
 # %% tags=["parameters"]
 profile = "digits"  # records of the whole grid exist for it, and its live model trains in seconds
@@ -40,12 +40,16 @@ live = subject(settings, settings.point(augmentation, p, seed))
 # %% [markdown]
 # ## The estimator
 #
-# Let $f(x)$ be the predicted label, and let $y_1, \dots, y_n$ be drawn uniformly from the sphere of
-# radius $\varepsilon$ around $x$ (a Gaussian vector, scaled to length $\varepsilon$). For a sample
+# Let $f(x)$ be the predicted label, and let $u_{i1}, \dots, u_{in}$ be drawn uniformly from the sphere of
+# radius $\varepsilon$ around $x_i$ (a Gaussian vector, scaled to length $\varepsilon$). For a sample
 # of centres $x_1, \dots, x_s$,
 #
-# $$\widehat{\mathrm{stress}}_{\mathrm{pc}}(f, S, \varepsilon) = \frac1s \sum_{i=1}^s \frac1n
-# \sum_{j=1}^n \mathbb 1\big[f(x_i) \ne f(y_{ij})\big] .$$
+# $$
+# \begin{aligned}
+# &\widehat{\mathrm{stress}}_{\mathrm{pc}}(f, S, \varepsilon) \\
+# &\quad = \frac1s \sum_{i=1}^s \frac1n \sum_{j=1}^n \mathbb 1\big[f(x_i) \ne f(u_{ij})\big] .
+# \end{aligned}
+# $$
 #
 # A neighbour is compared with the model's *own* prediction at the centre, not with the true label:
 # a model that is wrong with conviction has no stress. Neighbours may leave the range of pixels.
@@ -67,10 +71,9 @@ charts.pictures(
 # For a linear classifier in $d$ dimensions whose boundary is at distance $\gamma$ from $x$, a
 # neighbour crosses it if its direction lies in a spherical cap:
 #
-# $$\mathrm{stress} = \tfrac12 \, I_{1 - (\gamma/\varepsilon)^2}\big(\tfrac{d-1}2, \tfrac12\big)
-# \quad (\varepsilon > \gamma), \qquad \text{else } 0,$$
+# $$\mathrm{stress} = \tfrac12 \, B_{1 - (\gamma/\varepsilon)^2}\big(\tfrac{d-1}2, \tfrac12\big)$$
 #
-# with $I$ the regularised incomplete beta function. The estimator agrees:
+# for $\varepsilon > \gamma$, else 0, with $B$ the regularised incomplete beta function. The estimator agrees:
 
 # %%
 shape = live.test.x.shape[1:]
@@ -97,15 +100,17 @@ charts.table(
 )
 
 # %% [markdown]
-# The attack needs $\varepsilon > \gamma$ and is done. A random neighbour at the same distance hardly
-# ever gets there, because in many dimensions nearly every direction is nearly parallel to the
-# boundary. Stress and risk are different readings of one geometry.
+# An attack needs $\varepsilon > \gamma$ and is done. A random neighbour goes only about
+# $\varepsilon / \sqrt d$ towards the boundary, because in many dimensions nearly every direction is
+# nearly parallel to it. To see a boundary that an attack of some radius finds, stress needs a radius
+# about $\sqrt d$ times as large: on images of 64 pixels, eight times. Stress and risk are different
+# readings of one geometry.
 #
 # ## One model
 #
 # Around clean test points, and around the same points after an attack of the same radius. Attacked
-# points are of two kinds, those that fool the model and those that failed to, and lie on different
-# sides of the boundary; they are never averaged.
+# points are of two kinds, those where the model is then wrong (successful) and the others, and lie
+# on different sides of the boundary; they are never averaged.
 
 # %%
 n = settings.stress["neighbours"]
@@ -126,7 +131,7 @@ for r in radii:
 for r in settings.stress["adversarial"]:
     x_adv = live.adversarial(r, settings.stress["steps"])
     fooled, values = attacks.predict(live.model, x_adv) != live.y, stress(x_adv, r)
-    for name, members in {"fooling": fooled, "failed": ~fooled}.items():
+    for name, members in {"successful": fooled, "unsuccessful": ~fooled}.items():
         if members.any():
             rows.append(
                 {
@@ -145,7 +150,7 @@ charts.table(
 # %% [markdown]
 # ## The whole study
 #
-# Around clean test points, for every augmentation and $p$:
+# Around clean test points, for every augmentation and $p$. Each panel has a scale of its own:
 
 # %% tags=["hide-input"]
 table = records.read(profile, "stress")
@@ -159,7 +164,8 @@ charts.against_p(
 )
 
 # %% [markdown]
-# Around adversarial points, those that fool the model and those that do not:
+# Around adversarial points, successful and unsuccessful ones. Which points are in which group differs
+# from network to network, so these curves compare stress around different images:
 
 # %% tags=["hide-input"]
 attacked = table[table.centre == "adversarial"]
@@ -201,7 +207,9 @@ charts.scatter(
 # %% tags=["hide-input"]
 rows = []
 for r in radii:
-    found = claims.rank_correlation(table, performance, {"centre": "clean", "eps": r})
+    found = claims.rank_correlation(
+        *map(claims.balanced, (table, performance)), {"centre": "clean", "eps": r}
+    )
     rows.append(
         {
             "stress at eps": r,
@@ -219,5 +227,5 @@ charts.table(
 )
 
 # %% [markdown]
-# A correlation across augmentations is no cause: the dial moves both. What the claim of the talk is
-# worth on this data set, [the findings](06_findings) say.
+# Correlation across augmentations is not causation: $p$ moves both. What the claim of the talk is worth
+# on this data set, [the findings](06_findings) say.

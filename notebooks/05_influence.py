@@ -14,8 +14,8 @@
 # # Influence: which training points a prediction leans on
 #
 # Take one training image away and train again: how would the loss on a given test image change?
-# Nobody trains a thousand networks to find out. **Influence functions** {cite}`koh2017` estimate the
-# answer from one trained model, for every pair of a training and a test point. The talk asks them a
+# Training a thousand networks to find out is rarely affordable. **Influence functions**
+# {cite}`koh2017` estimate the answer from one trained model, for every pair of a training and a test point. The talk asks them a
 # question about augmentation: does a model lean more on the real examples or on the augmented ones,
 # and is it different for test images under attack?
 
@@ -29,7 +29,7 @@ seed = 0  # the first of the study's seeds; it fixes the draw of A(S) as well
 import pandas as pd
 import torch
 
-from lib import attacks, charts, records
+from lib import attacks, charts, claims, records
 from lib.augmentation import changed
 from lib.influence import influence, removal_effect
 from lib.study import Profile, subject
@@ -40,18 +40,22 @@ live = subject(settings, settings.point(augmentation, p, seed))
 # %% [markdown]
 # ## The derivative behind it
 #
-# Training minimises the risk
-# $R(\theta) = \frac1n \sum_i \ell(z_i, \theta) + \frac{\lambda}{2} \|\theta\|^2$. Give the point $z$ a
-# little more weight, $R(\theta) + \epsilon\, \ell(z, \theta)$, and the minimiser moves by
-# $-H^{-1} \nabla_\theta \ell(z)$ for each unit of $\epsilon$, where $H$ is the Hessian of $R$. The loss
-# of a test point then changes at the rate
+# Training minimises the regularised risk
+#
+# $$R(\theta) = \frac1n \sum_{i=1}^n L(z_i, \theta), \qquad
+# L(z, \theta) = \ell(z, \theta) + \frac{\lambda}{2} \|\theta\|^2 ,$$
+#
+# where $L$ is a point's share of it. Give the point $z$ a little more weight, $R(\theta) + w\, L(z,
+# \theta)$, and the minimiser moves by $-H^{-1} \nabla_\theta L(z)$ for each unit of $w$, where $H$ is
+# the Hessian of $R$. The loss of a test point, which has no regulariser, then changes at the rate
 #
 # $$I(z, z_{\mathrm{test}}) = -\nabla_\theta \ell(z_{\mathrm{test}})^\top H^{-1}\,
-# \nabla_\theta \ell(z) .$$
+# \nabla_\theta L(z) .$$
 #
-# Removing $z$ is the weight $\epsilon = -1/n$, so the predicted change of the test loss is $-I/n$. If
-# that is above zero, the loss rises without the point: the point was *helpful*. Below zero it was
-# *harmful*.
+# Removing $z$ is the weight $w = -1/n$, so the predicted change of the test loss is $-I/n$. If that is
+# above zero, the loss rises without the point: the point was *helpful*. Below zero it was *harmful*.
+# The share $\lambda\theta$ of the regulariser in $\nabla L$ is the same for every point, and it
+# outweighs $\nabla \ell$ for a point that is fitted very well.
 #
 # The study computes this for the last layer, whose Hessian is small enough to be inverted exactly,
 # in a training risk over one draw of $A(S)$, with $\lambda$ the weight decay of training and no
@@ -88,7 +92,7 @@ charts.table(
 # would raise the loss most (helpful) and lower it most (harmful), each with its label, whether it is
 # real or augmented (aug.), and the predicted change of the loss.
 
-# %%
+# %% tags=["hide-input"]
 labels = live.influence_tests.y.argmax(1)
 predicted = attacks.predict(live.model, live.influence_tests.x)
 clean, twin = (predicted == labels).chunk(2)
@@ -138,19 +142,21 @@ most(chosen + len(clean))
 # $|I|$ over the augmented points and over the real ones; the logarithm of their ratio is above zero
 # where augmented points weigh more. The study records its median over the test points.
 #
-# There is a trap. A network fits the very images that it was trained on, so a *fresh* image has a
-# larger loss, a larger gradient and a larger influence, trained on or not. So the study also
+# There is a trap. A network fits the very images that it was trained on, so a *fresh* image tends to
+# have a larger loss, a larger gradient and a larger influence, trained on or not. So the study also
 # compares **pairs**: an example and its augmented twin. And it shows the same pairs to a model of the
-# same seed that was trained *without* augmentation, the **control**. Only what the pairs show beyond
-# their control speaks of training on augmented data.
+# same seed that was trained *without* augmentation, the **control**. Only an excess of the pairs over
+# their control could speak of training on augmented data. The converse is not safe: the control has
+# memorised the originals, a model trained with augmentation may not have, and that alone lowers the
+# difference.
 
 # %% tags=["hide-input"]
 table = records.read(profile, "influence")
 ratios = table[(table.measure == "log ratio") & (table.method == settings.influence["method"])]
 ratios = ratios[ratios.augmentation != "none"].sort_values("test", ascending=False)
 charts.against_p(
-    ratios[ratios.reading == "groups"].dropna(subset="value"),
-    y="log ratio of mean |I|",
+    claims.balanced(ratios[ratios.reading == "groups"]),
+    y="natural log of the ratio of mean |I|",
     facet="test",
     rule=0,
     format=".2f",
@@ -159,18 +165,20 @@ charts.against_p(
 )
 
 # %% [markdown]
-# At $p = 1$ hardly any real point is left to compare with, and a group of fewer than thirty points
-# makes the reading missing. The pairs, beside their control, know no such limit:
+# Real points run out as $p$ grows, for a composition of several transforms long before $p = 1$. A group
+# that is too small makes the reading missing, and only those $p$ are drawn at which every augmentation
+# has a value at every seed. The pairs know no such limit. Here they are beside their control:
 
 # %% tags=["hide-input"]
-beside = ratios[ratios.reading != "groups"]
-beside = beside.assign(
-    reading=[f"{r}, {t} test points" for r, t in zip(beside.reading, beside.test, strict=True)]
+beside = ratios[ratios.reading.isin(["pairs", "control"])].sort_values(
+    ["test", "reading"], ascending=False
 )
 charts.against_p(
-    beside.dropna(subset="value"),
-    y="log ratio of mean |I|",
-    facet="reading",
+    beside.assign(
+        panel=[f"{r}, {t} test points" for r, t in zip(beside.reading, beside.test, strict=True)]
+    ),
+    y="natural log of the ratio of mean |I|",
+    facet="panel",
     rule=0,
     format=".2f",
     description="Influence of augmented twins over their originals against p, in the trained model "
@@ -178,9 +186,22 @@ charts.against_p(
 )
 
 # %% [markdown]
-# Where the pairs lie *below* their control, a model that trained on augmented images leans on them
-# less, compared with their originals, than a model that has never seen any.
-#
+# And their difference, pairs minus control:
+
+# %% tags=["hide-input"]
+cell = ["augmentation", "p", "seed", "test"]
+both = beside.pivot(index=cell, columns="reading", values="value").reset_index()
+excess = both.assign(value=both["pairs"] - both["control"]).sort_values("test", ascending=False)
+charts.against_p(
+    excess,
+    y="pairs minus control",
+    facet="test",
+    rule=0,
+    format=".2f",
+    description="What the pairs show beyond their control against p, in natural logs of ratios",
+)
+
+# %% [markdown]
 # ## The distributions
 #
 # The mean hides how unequal the points are. Thin lines reach from the 5 % to the 95 % quantile of
@@ -190,6 +211,7 @@ charts.against_p(
 spread = records.read(profile, "distribution")
 charts.distribution(
     spread[spread.method == settings.influence["method"]].sort_values("test", ascending=False),
+    x="|I|, change of test loss per unit of weight",
     description="Quantiles of |I| of real and of augmented training points, for each p",
 )
 
@@ -197,12 +219,13 @@ charts.distribution(
 # ## Without the Hessian
 #
 # The talk crosses $H^{-1}$ out and looks at gradients. With it dropped, $I$ becomes the product of
-# two gradients; and the norm of the training point's gradient alone knows no test point at all.
+# two gradients, $-\nabla \ell(z_{\mathrm{test}})^\top \nabla L(z)$; and the norm of $\nabla \ell(z)$ alone
+# knows no test point at all.
 
 # %% tags=["hide-input"]
 plain = table[(table.measure == "log ratio") & (table.reading == "groups")]
 plain = plain[plain.method.isin(["identity", "gradient norm"]) & (plain.augmentation != "none")]
-plain = plain.sort_values("test")
+plain = plain.sort_values(["method", "test"], ascending=False)
 words = {
     ("identity", "clean"): "gradient product, clean test points",
     ("identity", "adversarial"): "gradient product, adversarial test points",
@@ -210,8 +233,8 @@ words = {
 }
 plain = plain.assign(kind=[words[m, t] for m, t in zip(plain.method, plain.test, strict=True)])
 charts.against_p(
-    plain.dropna(subset="value"),
-    y="log ratio, augmented over real",
+    claims.balanced(plain),
+    y="natural log of the ratio, augmented over real",
     facet="kind",
     rule=0,
     format=".2f",
@@ -237,7 +260,7 @@ charts.table(
 )
 
 # %% [markdown]
-# How far such predictions can be trusted is another question: for a convex model they match
-# retraining closely, for deep networks they need not {cite}`basu2021`. The last layer alone, with
-# the features below it held fixed, is a convex model; what the layers below owe to a training point
-# is not in these numbers.
+# How far such predictions can be trusted is another question: at the minimum of a convex risk they
+# match retraining closely, for deep networks they need not {cite}`basu2021`. The last layer alone, with
+# the features below it held fixed, has a convex risk, but stochastic gradient descent stops near its
+# minimum, not at it; and what the layers below owe to a training point is not in these numbers.
