@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 PROFILE ?= digits
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# A worker a core; one alone where they would share a GPU.
+CORES ?= $(shell if command -v nvidia-smi >/dev/null; then echo 1; else nproc 2>/dev/null || sysctl -n hw.ncpu; fi)
 VENV := .venv
 READY := $(VENV)/.ready
 # A killed run leaves nothing locked or half-written, so the next one simply goes on.
@@ -23,13 +24,13 @@ check: $(READY)  ## browser, killed sweep and other long tests; needs the websit
 	python -m pytest tests/check
 
 plan: $(READY)  ## how many points, hours and megabytes PROFILE takes
-	python -m lib.sweep plan $(PROFILE) --workers $(CORES)
+	python -m lib.sweep plan "$(PROFILE)" --workers $(CORES)
 
 sweep: $(READY)  ## run the study of PROFILE; started again it does what is missing
-	$(SNAKEMAKE) sweep --config profile=$(PROFILE)
+	$(SNAKEMAKE) sweep --config profile="$(PROFILE)"
 
 status: $(READY)  ## which points of PROFILE are recorded
-	python -m lib.sweep status $(PROFILE)
+	python -m lib.sweep status "$(PROFILE)"
 
 serve: book  ## show the website
 	python -m lib.book serve
@@ -47,6 +48,7 @@ clean:  ## remove what can be made again: the website, executed chapters, the di
 	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake
 
 $(READY): requirements.txt pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -c 'import sys; sys.exit((3, 11) <= sys.version_info < (3, 14) or "needs Python 3.11 to 3.13: make PYTHON=python3.12 after rm -r $(VENV)")' 
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e .
 	touch $@

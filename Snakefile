@@ -1,6 +1,7 @@
 # The way of the data: point.py makes records, records make tables, tables make chapters, chapters
 # make the website. Each step runs again when, and only when, what it reads has changed.
 
+import json
 import os
 import time
 from pathlib import Path
@@ -14,10 +15,10 @@ from lib.study import recorded
 CHAPTERS = {  # and the tables that each reads
     "01_definition": [],
     "02_augmentations": [],
-    "03_performance": ["performance", "cost"],
+    "03_performance": ["performance"],
     "04_stress": ["stress", "performance"],
     "05_influence": ["influence", "distribution"],
-    "06_findings": ["performance", "stress", "influence", "cost"],
+    "06_findings": ["performance", "stress", "influence"],
 }
 TABLES = ["performance", "stress", "influence", "distribution", "cost"]
 
@@ -37,7 +38,8 @@ TODO = {name for name, points in JOBS.items() if not all(recorded(SETTINGS, p) f
 DUE = Path(f"runs/{NAME}/due")
 for name in TODO:
     Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
-if TODO or not DUE.exists():
+complete = all(Path(RESULTS, NAME, f"{table}.parquet").exists() for table in TABLES)
+if TODO or not complete:
     DUE.parent.mkdir(parents=True, exist_ok=True)
     DUE.write_text(str(time.time_ns()))
 # Where points are not remade, what is recorded stands, whatever has changed since.
@@ -59,9 +61,8 @@ def control(wildcards):
 
 def parameters(wildcards):
     points = JOBS[wildcards.job]
-    return "{{profile: {}, augmentation: {}, p: {}, seed: {}}}".format(
-        PROFILE, points[0].augmentation, [point.p for point in points], points[0].seed
-    )
+    return json.dumps({"profile": str(PROFILE), "augmentation": points[0].augmentation,
+                       "p": [point.p for point in points], "seed": points[0].seed})
 
 
 def tables(wildcards):
@@ -89,14 +90,15 @@ rule points:
     threads: 1
     shell:
         "jupytext --quiet --to ipynb --output - notebooks/point.py"
-        " | papermill --no-progress-bar --cwd notebooks -y '{params.values}' - {log.notebook}"
+        " | papermill --no-progress-bar --cwd notebooks -y {params.values:q} - {log.notebook:q}"
 
 
 rule collect:
-    input: expand("runs/{profile}/jobs/{job}.done", profile=NAME, job=WANTED), str(DUE)
-    output: expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES)
+    input: expand("runs/{profile}/jobs/{job}.done", profile=NAME, job=WANTED), [str(DUE)] * DUE.exists()
+    # update(): Snakemake would else remove the tables that are to be extended.
+    output: update(expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES))
     params: profile=PROFILE
-    shell: "python -m lib.sweep collect {params.profile}"
+    shell: "python -m lib.sweep collect {params.profile:q}"
 
 
 rule chapter:

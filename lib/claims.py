@@ -82,6 +82,12 @@ def balanced(table):
     return table[(table.p == 0) | table.p.isin(counts.index[counts == pairs.nunique()])]
 
 
+def planned(table, grid):
+    """The rows on a profile's grid: points made beside it decide no claim."""
+    on_grid = table.p.isin(grid["p"]) & table.seed.isin(grid["seed"])
+    return table[on_grid & table.augmentation.isin(["none", *grid["augmentation"]])]
+
+
 def augmentations(table):
     return sorted(set(table["augmentation"]) - {"none"})
 

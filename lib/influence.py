@@ -193,6 +193,8 @@ def conjugate_gradients(product, right, *, tolerance=1e-8, iterations=1000):
         residual -= length * image
         before, square = square, residual.square().sum(1)
         direction = residual + torch.where(active, square / before, 0)[:, None] * direction
+    if (square <= goal).all():
+        return solution
     worst = (square / right.square().sum(1)).max().sqrt().item()
     raise ValueError(
         f"conjugate gradients stopped after {iterations} iterations at a relative residual of "

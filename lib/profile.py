@@ -92,10 +92,15 @@ class Profile:
         checks.one_of(settings["dataset"], data.CLASSES, "data set")
         checks.one_of(settings["network"], models.NETWORKS, "network")
         profile = cls(name=settings.pop("profile"), **settings)
+        for name, values in profile.grid.items():
+            if not (isinstance(values, list) and values):
+                raise ValueError(f"{path.name}: grid: {name} must be a list, got {values!r}")
         for augmentation in profile.grid["augmentation"]:
             profile.augmentation(augmentation)
         for p in profile.grid["p"]:
             checks.probability(p)
+        for rate in ("learning_rate", "momentum", "weight_decay"):
+            checks.radius(profile.training[rate], rate)
         checks.count(profile.training["epochs"], "epochs")
         checks.count(profile.training["batch_size"], "batch_size")
         return profile
@@ -113,16 +118,22 @@ class Profile:
         factors = []
         for part in name.split("+"):
             checks.one_of(part, self.augmentations, "augmentation")
-            factors.append(_made(part, *self.augmentations[part]))
+            line = self.augmentations[part]
+            factors.append(_made(part, *(line if isinstance(line, list) else [line])))
         return library.with_probability(reduce(lambda done, next: next @ done, factors), p)
 
     @cached_property
     def version(self):
         """Twelve hexadecimal digits of the settings a point's records depend on."""
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("name", "grid", "sweep"):
-            del parts[name]
-        text = json.dumps(parts, sort_keys=True)
+        return self._digest(set(self.__dataclass_fields__) - {"name", "grid", "sweep"})
+
+    @cached_property
+    def training_version(self):
+        """Twelve hexadecimal digits of the settings a point's network depends on."""
+        return self._digest({"dataset", "network", "training", "augmentations", "subset"})
+
+    def _digest(self, names):
+        text = json.dumps({name: getattr(self, name) for name in sorted(names)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -155,13 +166,13 @@ def jobs(profile):
     }
 
 
-def _made(name, kind, arguments):
+def _made(name, kind, arguments=None):
     """The augmentation that a line of the profile, `name: [kind, arguments]`, stands for."""
     made = getattr(library, kind, None)
     if not (isinstance(made, type) and issubclass(made, library.Augmentation)):
         raise ValueError(f"augmentation {name!r}: {kind!r} is no class of lib/augmentation.py")
     try:
-        return made(**arguments)
+        return made(**(arguments or {}))
     except TypeError as error:
         raise ValueError(f"augmentation {name!r}: {error}") from error
 

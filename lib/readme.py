@@ -7,6 +7,7 @@ import vl_convert
 
 from lib import charts, claims, records
 from lib.files import replacing
+from lib.profile import Profile
 from lib.provenance import ROOT
 
 BEGIN, END = "<!-- results: made by `make lint` from the records -->", "<!-- end of results -->"
@@ -15,7 +16,9 @@ FIGURE = "book/_static/digits.svg"
 
 def results(profile="digits"):
     """The text between the marks, and the figure's SVG."""
-    tables = [records.read(profile, name) for name in ("performance", "stress", "influence")]
+    grid = Profile.load(profile).grid
+    tables = [claims.planned(records.read(profile, name), grid)
+              for name in ("performance", "stress", "influence")]  # fmt: skip
     performance = tables[0]
     kinds = {"clean error": {"attack": "none"}, claims.RISK: claims.ATTACK}
     shown = []

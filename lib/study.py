@@ -42,6 +42,16 @@ def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def checkpoint_path(profile, point):
+    """The file of the point's network: another one for other settings of the training.
+
+    Where points are remade when the engine changes, so are their checkpoints.
+    """
+    version = [code_version("training", "models")] if profile.sweep["remake"] else []
+    folder = "-".join(["checkpoints", profile.training_version, *version])
+    return RUNS / profile.name / folder / f"{point}.safetensors"
+
+
 def train_or_load(profile, point, *, progress=True):
     """The point's trained network, in eval mode, from its checkpoint if there is one.
 
@@ -50,19 +60,14 @@ def train_or_load(profile, point, *, progress=True):
     images = dataset(profile)
     model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
     model = model.to(device())
-    # Where points are remade when the engine changes, so are their checkpoints.
-    version = (
-        [profile.version, code_version("training", "models")] if profile.sweep["remake"] else []
-    )
-    folder = "-".join(["checkpoints", *version])
-    path = RUNS / profile.name / folder / f"{point}.safetensors"
+    path = checkpoint_path(profile, point)
     settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)
     augmentation = profile.augmentation(point.augmentation, point.p)
     try:
         training.train(models.initialise(model, point.seed), images, augmentation, **settings)
     except training.CheckpointError as error:
-        print(f"{error}: trained again", file=sys.stderr)
-        path.unlink()
+        print(f"{error}: set aside, and trained again", file=sys.stderr)
+        path.replace(path.with_suffix(".refused"))
         training.train(models.initialise(model, point.seed), images, augmentation, **settings)
     return model.eval()
 
@@ -83,10 +88,10 @@ def record_path(profile, point):
 
 
 def valid(profile, path):
-    """Whether a record file is there and whole, and made by the code and settings of now.
+    """Whether a record file is there and whole, made by the code and settings of now.
 
-    Where the profile does not remake its points, any version counts. A damaged record is named on
-    stderr and does not count.
+    Where the profile does not remake its points, any code does. A record that is damaged, or of
+    another point than its name says, is named on stderr and does not count.
     """
     if not path.exists():
         return False
@@ -95,8 +100,12 @@ def valid(profile, path):
     except records.RecordError as error:
         print(f"{error}: to be made again", file=sys.stderr)
         return False
-    versions = (code_version("study"), profile.version)
-    return not profile.sweep["remake"] or tuple(frame.loc[0, ["code", "settings"]]) == versions
+    first = frame.iloc[0]
+    if path.stem != f"{first['augmentation']}-p{first['p']:g}-seed{first['seed']}":
+        print(f"record {path} is of another point: to be made again", file=sys.stderr)
+        return False
+    current = not profile.sweep["remake"] or first["code"] == code_version("study")
+    return current and first["settings"] == profile.version
 
 
 def recorded(profile, point):
@@ -110,7 +119,7 @@ def recorded(profile, point):
     except FileNotFoundError:
         return False
     same = (cost.augmentation == point.augmentation) & (cost.seed == point.seed)
-    return bool((same & (cost.p == point.p)).any())
+    return bool((same & (cost.p == point.p) & (cost.settings == profile.version)).any())
 
 
 def run(profile, point, *, control=None, progress=True):
@@ -121,10 +130,12 @@ def run(profile, point, *, control=None, progress=True):
     check(profile)
     if point.p > 0 and control is None:
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
+    # What is loaded from a checkpoint cost more seconds than it takes now.
+    first = "load" if checkpoint_path(profile, point).exists() else "train"
     rows, clock = [], [time.perf_counter()]
     own = subject(profile, point, progress=progress)
     for stage, measure in [
-        ("train", lambda: []),
+        (first, list),
         ("performance", lambda: performance(own)),
         ("stress", lambda: stress(own)),
         ("influence", lambda: influence(own, control)),

@@ -190,7 +190,6 @@ charts.table(
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]
-cost = records.read(profile, "cost")
 made = performance.drop_duplicates(cell)
 charts.table(
     pd.DataFrame(
@@ -201,12 +200,10 @@ charts.table(
                 "device": ", ".join(sorted(made.device.unique())),
                 "engine": ", ".join(sorted(made.code.unique())),
                 "torch": ", ".join(sorted(made.torch.unique())),
-                "minutes in all": cost.value.sum() / 60,
             }
         ]
     ),
     caption=f"Provenance of the records of profile {profile}",
-    formats={"minutes in all": ".1f"},
 )
 
 # %% [markdown]

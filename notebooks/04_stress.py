@@ -208,7 +208,8 @@ charts.scatter(
 rows = []
 for r in radii:
     found = claims.rank_correlation(
-        *map(claims.balanced, (table, performance)), {"centre": "clean", "eps": r}
+        *(claims.balanced(claims.planned(part, settings.grid)) for part in (table, performance)),
+        {"centre": "clean", "eps": r},
     )
     rows.append(
         {

@@ -153,7 +153,9 @@ most(chosen + len(clean))
 # %% tags=["hide-input"]
 table = records.read(profile, "influence")
 ratios = table[(table.measure == "log ratio") & (table.method == settings.influence["method"])]
-ratios = ratios[ratios.augmentation != "none"].sort_values("test", ascending=False)
+ratios = claims.planned(ratios[ratios.augmentation != "none"], settings.grid).sort_values(
+    "test", ascending=False
+)
 charts.against_p(
     claims.balanced(ratios[ratios.reading == "groups"]),
     y="natural log of the ratio of mean |I|",

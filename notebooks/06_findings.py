@@ -29,12 +29,27 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from lib import charts, claims, records
+from lib.profile import Profile
 
-tables = {
-    name: [records.read(name, table) for table in ("performance", "stress", "influence")]
-    for name in sorted({profile, *records.profiles()}, key=lambda name: name != profile)
-}
-found = {name: claims.evaluate(*parts) for name, parts in tables.items()}
+
+def decide(name):
+    """The three tables of a profile, on its grid, and its claims."""
+    grid = Profile.load(name).grid
+    parts = [
+        claims.planned(records.read(name, table), grid)
+        for table in ("performance", "stress", "influence")
+    ]
+    return parts, claims.evaluate(*parts)
+
+
+tables, found = {}, {}
+for name in sorted({profile, *records.profiles()}, key=lambda name: name != profile):
+    try:
+        tables[name], found[name] = decide(name)
+    except (ValueError, FileNotFoundError) as error:
+        if name == profile:
+            raise
+        display(Markdown(f"Profile {name} is left out: {error}"))
 
 # %% [markdown]
 # ## The verdicts
@@ -82,7 +97,7 @@ for name, decided in found.items():
         display(
             Markdown(
                 f"**{claim.sentence}** On {name}: *{claim.verdict}*. It holds if: {claim.rule}. "
-                f"(Measured in [chapter {claim.chapter[1]}]({claim.chapter}).)"
+                f"(Measured in [chapter {claim.chapter[1]}]({claim.chapter}.html).)"
             )
         )
         if not claim.effects:

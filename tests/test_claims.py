@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from lib import claims
 from lib.claims import (
     FAILS,
     HOLDS,
@@ -463,3 +464,15 @@ def test_claims_know_no_torch():
     script = "import sys, lib.claims; print('torch' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert made.stdout.strip() == "False"
+
+
+@given(p=st.sampled_from([0.35, 0.5]), seed=st.sampled_from([0, 7]),
+       name=st.sampled_from(["classic", "mixup", "new"]))  # fmt: skip
+def test_points_beside_the_grid_decide_nothing(p, seed, name):
+    on_grid = table({"none": 0.1, "classic": 0.2, "mixup": 0.3})
+    grid = {"augmentation": ["classic", "mixup"], "p": sorted(set(on_grid.p)),
+            "seed": sorted(set(on_grid.seed))}  # fmt: skip
+    beside = on_grid.iloc[[0]].assign(augmentation=name, p=p, seed=seed)
+    inside = name != "new" and p in grid["p"] and seed in grid["seed"]
+    found = claims.planned(pd.concat([on_grid, beside], ignore_index=True), grid)
+    assert len(found) == len(on_grid) + inside

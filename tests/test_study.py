@@ -394,7 +394,7 @@ def test_a_record_stands_where_points_are_not_remade(house, tmp_path, engine):
     path = study.run(profile, point, progress=False)
     assert study.recorded(profile, point)
     other = small_profile(tmp_path, **{"sweep.remake": False, "stress.neighbours": 9})
-    assert study.recorded(other, point)
+    assert not study.recorded(other, point)  # another network is another point
     engine("stress")
     assert study.recorded(profile, point)
 
@@ -501,3 +501,14 @@ def test_the_fast_gpu_profile_runs_on_cifar10(house, tmp_path, cifar):
         "subset": [64, 10], "training.epochs": 1, "attack.steps": [1], "stress.steps": 1,
         "influence.steps": 1, "influence.test_points": 10, "stress.neighbours": 2,
     }))  # fmt: skip
+
+
+def test_a_record_of_another_point_does_not_count(house, tmp_path, capsys):
+    profile = small_profile(tmp_path)
+    path = study.run(profile, profile.point("none", 0, 0), progress=False)
+    other = profile.point("none", 0, 1)
+    copied = study.record_path(profile, other)
+    copied.write_bytes(path.read_bytes())
+    assert not study.recorded(profile, other)
+    assert str(copied) in capsys.readouterr().err
+    assert study.recorded(profile, profile.point("none", 0, 0))

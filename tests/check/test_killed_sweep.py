@@ -1,6 +1,7 @@
 """The sweep for real, in a copy of the tree: killed in the middle, started again, damaged."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,7 +47,7 @@ class House:
             cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         (line,) = [line for line in printed.splitlines() if line.startswith("snakemake ")]
-        return line.split()
+        return shlex.split(line)
 
     def start(self, profile="small"):
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -190,6 +191,25 @@ def test_a_lost_record_is_made_again(house):
     pd.testing.assert_frame_equal(again, tables["performance"], check_exact=True)
 
 
+def test_recorded_tables_survive_a_fresh_checkout_and_a_larger_grid(house):
+    """Of a profile that keeps its points: its tables are extended, never emptied."""
+    only = {"grid.p": [0], "grid.seed": [0], "sweep.remake": False}
+    house.profile("notebooks/profiles/small.yaml", **only)
+    house.sweep()
+    before = house.tables()["performance"]
+    shutil.rmtree(house.folder / "runs")
+    shutil.rmtree(house.folder / ".snakemake")
+    house.sweep()
+    pd.testing.assert_frame_equal(house.tables()["performance"], before, check_exact=True)
+    assert house.records() == []
+    house.profile("notebooks/profiles/small.yaml", **only | {"grid.seed": [0, 1]})
+    house.sweep()
+    after = house.tables()["performance"]
+    assert [path.stem for path in house.records()] == ["none-p0-seed1"]
+    assert set(after.seed) == {0, 1}
+    pd.testing.assert_frame_equal(after[after.seed == 0], before, check_exact=True)
+
+
 def test_points_are_made_again_when_settings_change(house):
     """Only where the profile remakes its points; its tables then speak of the new settings."""
     small = {"grid.p": [0], "grid.seed": [0]}
@@ -201,7 +221,8 @@ def test_points_are_made_again_when_settings_change(house):
     assert set(table["neighbours"]) == {4}
     assert table["settings"].nunique() == 1
 
-    house.profile("notebooks/profiles/small.yaml", **small, **{"sweep.remake": False})
+    kept = {"sweep.remake": False, "stress.neighbours": 4}
+    house.profile("notebooks/profiles/small.yaml", **small, **kept)
     before = house.made("**/*.parquet")
     house.sweep()
     assert house.made("**/*.parquet") == before
