@@ -49,6 +49,7 @@ clean:  ## remove what can be made again: the website, executed chapters, the di
 
 $(READY): requirements.txt pyproject.toml
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -c 'import sys; sys.exit((3, 11) <= sys.version_info < (3, 14) or "needs Python 3.11 to 3.13: make PYTHON=python3.12 after rm -r $(VENV)")' 
+	@$(VENV)/bin/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) \
+		and "Python 3.11 to 3.13 is needed: rm -r $(VENV), then make PYTHON=python3.12")'
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e .
 	touch $@
