@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from lib import records
 from lib.measures import check
 from lib.profile import Profile, grid, jobs
 from lib.provenance import imports
-from lib.study import recorded
+from lib.study import generator_recorded, generators, recorded
 
 CHAPTERS = {  # and the tables that each reads
     "01_definition": [],
-    "02_augmentations": [],
+    "02_augmentations": ["generators"],
     "03_performance": ["performance"],
     "04_stress": ["stress", "performance"],
     "05_influence": ["influence", "distribution"],
@@ -29,12 +30,15 @@ SETTINGS = Profile.load(PROFILE)
 check(SETTINGS)
 NAME = SETTINGS.name
 JOBS = jobs(SETTINGS)
+GENERATORS = generators(SETTINGS)
+TABLES += ["generators"] if GENERATORS else []
 
 RESULTS = os.path.relpath(records.results())
 
 # A record that is missing, damaged or of another version sends its job to work again: the mark
 # of the job goes, and DUE changes, without which Snakemake would be content with old tables.
 TODO = {name for name, points in JOBS.items() if not all(recorded(SETTINGS, p) for p in points)}
+TODO |= {name for name in GENERATORS if not generator_recorded(SETTINGS, name)}
 DUE = Path(f"runs/{NAME}/due")
 for name in TODO:
     Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
@@ -43,7 +47,7 @@ if TODO or not complete:
     DUE.parent.mkdir(parents=True, exist_ok=True)
     DUE.write_text(str(time.time_ns()))
 # Where points are not remade, what is recorded stands, whatever has changed since.
-WANTED = list(JOBS) if SETTINGS.sweep["remake"] else sorted(TODO)
+WANTED = [*GENERATORS, *JOBS] if SETTINGS.sweep["remake"] else sorted(TODO)
 
 
 def sources(notebook):
@@ -52,17 +56,34 @@ def sources(notebook):
     return [notebook, *sorted(str(file.relative_to(root)) for file in imports(notebook))]
 
 
-def control(wildcards):
-    """Points are compared with the p = 0 model of their seed: its job comes first."""
-    first = JOBS[wildcards.job][0]
-    name = f"none-seed{first.seed}-part0"
-    return [f"runs/{NAME}/jobs/{name}.done"] if first.p > 0 and name in WANTED else []
+def before(wildcards):
+    """A job's points are compared with the p = 0 models of their seeds: those jobs come first.
+
+    So does the training of the generators that they need.
+    """
+    points = JOBS[wildcards.job]
+    if points[0].p == 0:
+        return []
+    seeds = {point.seed for point in points}
+    names = [name for name, others in JOBS.items()
+             if others[0].p == 0 and seeds & {point.seed for point in others}]
+    names += SETTINGS.generators(points[0].augmentation)
+    return [f"runs/{NAME}/jobs/{name}.done" for name in names if name in WANTED]
+
+
+def judge(wildcards):
+    """A generator is judged by the p = 0 model of the first seed."""
+    first = SETTINGS.grid["seed"][0]
+    names = [name for name, points in JOBS.items()
+             if points[0].p == 0 and first in {point.seed for point in points}]
+    return [f"runs/{NAME}/jobs/{name}.done" for name in names if name in WANTED]
 
 
 def parameters(wildcards):
     points = JOBS[wildcards.job]
     return json.dumps({"profile": str(PROFILE), "augmentation": points[0].augmentation,
-                       "p": [point.p for point in points], "seed": points[0].seed})
+                       "p": sorted({point.p for point in points}),
+                       "seed": list(dict.fromkeys(point.seed for point in points))})
 
 
 def tables(wildcards):
@@ -81,12 +102,22 @@ rule sweep:
     input: expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES)
 
 
+rule generator:
+    input: judge, sources("lib/study.py")
+    output: touch("runs/{profile}/jobs/{job}.done")
+    params: profile=PROFILE
+    wildcard_constraints: profile=NAME, job="|".join(map(re.escape, GENERATORS)) or "none"
+    priority: 1  # many points wait for it
+    threads: 1
+    shell: "python -m lib.sweep generator {params.profile:q} {wildcards.job:q}"
+
+
 rule points:
-    input: control, sources("notebooks/point.py")
+    input: before, sources("notebooks/point.py")
     output: touch("runs/{profile}/jobs/{job}.done")
     log: notebook="runs/{profile}/executed/{job}.ipynb"
     params: values=parameters
-    wildcard_constraints: profile=NAME
+    wildcard_constraints: profile=NAME, job="|".join(map(re.escape, JOBS))
     threads: 1
     shell:
         "jupytext --quiet --to ipynb --output - notebooks/point.py"

@@ -12,6 +12,8 @@ from scipy.special import betaincinv
 
 from lib import checks
 
+UNITS = ("example", "batch")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -101,7 +103,7 @@ def with_probability(augmentation, p, per=None):
     """
     p = checks.probability(p)
     if per is not None:
-        checks.one_of(per, ("example", "batch"), "unit of a coin")
+        checks.one_of(per, UNITS, "unit of a coin")
     if p == 1 or isinstance(augmentation, Identity):
         return augmentation
     if p == 0:
@@ -247,23 +249,58 @@ class Classic(Composition):
 class Mixup(Augmentation):
     """Convex combinations of examples and of their labels (Zhang et al. 2018).
 
-    lambda ~ Beta(alpha, alpha) and the partners, a random permutation, are drawn once a batch.
+    per="batch", as its authors have it: lambda ~ Beta(alpha, alpha) and the partners, a random
+    permutation, are drawn once a batch, so the outputs depend on each other. per="example": each
+    has a lambda and a partner of its own, drawn with replacement; given the sample, the outputs
+    are independent.
     """
 
-    unit = "batch"
-
-    def __init__(self, alpha=1.0):
+    def __init__(self, alpha=1.0, per="batch"):
         if not alpha > 0:
             raise ValueError(f"alpha of mixup must be > 0, got {alpha!r}")
-        self.alpha = float(alpha)
+        self.alpha, self.unit = float(alpha), checks.one_of(per, UNITS, "unit of mixup")
+
+    def draw(self, sample, generator):
+        x, y, s = sample.x, sample.y, len(sample)
+        device, each = x.device, self.unit == "example"
+        # torch's own Beta takes no generator: lambda is the quantile of a uniform number.
+        uniform = torch.rand(s if each else 1, generator=generator, device=device).double().cpu()
+        quantile = torch.from_numpy(betaincinv(self.alpha, self.alpha, uniform.numpy()))
+        weight = quantile.to(device, x.dtype)[:, None]
+        if each:
+            partner = torch.randint(s, (s,), generator=generator, device=device)
+        else:
+            partner = torch.randperm(s, generator=generator, device=device)
+        # lerp, unlike a weighted sum, leaves an example that is its own partner bit for bit.
+        return Sample(
+            torch.lerp(x[partner], x, weight[:, :, None, None]), torch.lerp(y[partner], y, weight)
+        )
+
+
+class Generative(Augmentation):
+    """Each example gives way to an image generated for its label.
+
+    `network(labels, generator=rng)` gives images in [0, 1] and says for which `.shape` and how many
+    `.classes` it was trained. Of a soft label the class is drawn, and is the label of the image:
+    the expected label stays what it was.
+    """
+
+    def __init__(self, network):
+        self.network = network
 
     def draw(self, sample, generator):
         x, y = sample.x, sample.y
-        # torch's own Beta takes no generator: lambda is the quantile of a uniform number.
-        quantile = torch.rand((), generator=generator, device=x.device, dtype=torch.float64)
-        weight = float(betaincinv(self.alpha, self.alpha, quantile.item()))
-        partner = torch.randperm(len(x), generator=generator, device=x.device)
-        return Sample(
-            weight * x + (1 - weight) * x[partner],
-            weight * y + (1 - weight) * y[partner],
-        )
+        shape, classes = tuple(x.shape[1:]), y.shape[1]
+        if (shape, classes) != (self.network.shape, self.network.classes):
+            raise ValueError(
+                f"the generator is of {self.network.classes} classes of images "
+                f"{list(self.network.shape)}, the sample of {classes} classes of {list(shape)}"
+            )
+        labels = torch.multinomial(y, 1, generator=generator)[:, 0]
+        with torch.no_grad():
+            images = self.network(labels, generator=generator)
+        return Sample(images.to(x.dtype), F.one_hot(labels, classes).to(y.dtype))
+
+    def __repr__(self):
+        # Of the weights, because a checkpoint knows by this text what it was trained with.
+        return f"Generative({self.network.digest()})"

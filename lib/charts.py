@@ -125,11 +125,12 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=
     colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
     picked = alt.selection_point(fields=["augmentation"], bind="legend")
     base = alt.Chart().encode(
-        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".3~g")),
+        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format="~g")),
         color=colour,
     )
     mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=False), axis=_axis(format))
-    hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation", "p"]]
+    hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation"]]
+    hover.append(alt.Tooltip("p:Q", title="p" if x == AXIS_P else x))
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     layers = [
         base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q"),
@@ -156,6 +157,7 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
     the legend selects (with shift: more).
     """
     table = table.assign(**{colour: table[colour].astype(str)})
+    palette = colours(table[colour], PALETTE | GROUPS)
     picked = alt.selection_point(fields=[colour], bind="legend")
     brush = alt.selection_interval()
     shown = [alt.Tooltip(f"{name}:N") for name in hover if name in table]
@@ -171,8 +173,8 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
                 scale=alt.Scale(zero=False),
                 axis=_axis(format),
             ),
-            color=_colour(colour, colours(table[colour])),
-            shape=_shape(table[colour]),
+            color=_colour(colour, palette),
+            shape=_shape(table[colour], palette),
             opacity=alt.when(brush).then(alt.value(0.9)).otherwise(alt.value(0.15)),
             tooltip=shown,
         )

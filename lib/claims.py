@@ -89,7 +89,8 @@ def planned(table, grid):
 
 
 def augmentations(table):
-    return sorted(set(table["augmentation"]) - {"none"})
+    """The augmentations that claims are about: the sources speak of them one at a time."""
+    return sorted(name for name in set(table["augmentation"]) - {"none"} if "+" not in name)
 
 
 def versus(table, one, other, **where):

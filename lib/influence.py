@@ -22,7 +22,23 @@ class NotPositiveDefinite(ValueError):
     """The Hessian has a direction of negative or no curvature: influence is not defined there."""
 
 
-def influence(
+def influence(model, train, test, *, points=None, l2=0.0, parameters=None, chunk_size=64, **solve):
+    """I_up,loss of each training point on each test point, `[n_test, n_train]`.
+
+    train, test: Samples; `x` of whatever shape the model takes, `y` rows of class probabilities.
+    points: a Sample whose influence is asked for in place of the training sample's, which still
+    makes the risk: what these points would do if they had a weight in it.
+    parameters, damping, method and its settings: as `s_test`. chunk_size bounds how many gradients
+    or products are computed at once.
+
+    Raises NotPositiveDefinite where H + damping I is not.
+    """
+    shared = {"l2": l2, "parameters": parameters, "chunk_size": chunk_size}
+    solved = s_test(model, train, test, **shared, **solve)
+    return -solved @ gradients(model, train if points is None else points, **shared).T
+
+
+def s_test(
     model,
     train,
     test,
@@ -31,22 +47,15 @@ def influence(
     damping=0.0,
     l2=0.0,
     parameters=None,
-    points=None,
     chunk_size=64,
     **solver,
 ):
-    """I_up,loss of each training point on each test point, `[n_test, n_train]`.
+    """(H + damping I)^-1 g_test for each test point, `[n_test, d]`: Koh and Liang's s_test.
 
-    train, test: Samples; `x` of whatever shape the model takes, `y` rows of class probabilities.
-    points: a Sample whose influence is asked for in place of the training sample's, which still
-    makes the risk: what these points would do if they had a weight in it.
     parameters: names of those that count as theta, all by default; the others are constants.
     method: "exact" solves with the dense Hessian by Cholesky; "cg" by conjugate gradients
     (solver: tolerance=1e-8, of the relative residual, iterations=1000) with Hessian-vector
-    products; "identity" drops the Hessian: minus the product of the gradients.
-    chunk_size bounds how many gradients or products are computed at once.
-
-    Raises NotPositiveDefinite where H + damping I is not.
+    products; "identity" drops the Hessian: the gradients themselves.
     """
     checks.one_of(method, METHODS, "method")
     checks.radius(damping, "damping")
@@ -56,15 +65,20 @@ def influence(
     with frozen(model):
         risk = Risk(model, train, l2, parameters)
         g_test = risk.gradients(test, chunk_size)
-        g_train = risk.gradients(train if points is None else points, chunk_size)
-        g_train += l2 * risk.theta
         if method == "exact":
-            g_test = _cholesky_solve(risk.hessian(), damping, g_test)
-        elif method == "cg":
-            g_test = conjugate_gradients(
+            return _cholesky_solve(risk.hessian(), damping, g_test)
+        if method == "cg":
+            return conjugate_gradients(
                 lambda v: risk.hessian_products(v, chunk_size) + damping * v, g_test, **solver
             )
-        return -g_test @ g_train.T
+        return g_test
+
+
+def gradients(model, sample, *, l2=0.0, parameters=None, chunk_size=64):
+    """The gradient of each example's loss + (l2 / 2) |theta|^2, `[s, d]`."""
+    with frozen(model):
+        risk = Risk(model, sample, l2, parameters)
+        return risk.gradients(sample, chunk_size) + l2 * risk.theta
 
 
 def removal_effect(model, train, test, **settings):
@@ -78,8 +92,7 @@ def removal_effect(model, train, test, **settings):
 
 def gradient_norms(model, sample, parameters=None, chunk_size=64):
     """The norm of each example's loss gradient with respect to the parameters, `[s]`."""
-    with frozen(model):
-        return Risk(model, sample, 0.0, parameters).gradients(sample, chunk_size).norm(dim=1)
+    return gradients(model, sample, parameters=parameters, chunk_size=chunk_size).norm(dim=1)
 
 
 class Risk:
@@ -110,9 +123,14 @@ class Risk:
 
     def gradients(self, sample, chunk_size):
         """The gradient of each example's loss, without the regulariser, `[s, d]`."""
-        one = grad(lambda theta, x, y: self.losses(theta, x[None], y[None])[0])
         if not len(sample):
             return self.theta.new_empty(0, len(self.theta))
+        if self.linear:  # (q - y) (x) a, of the predicted probabilities q and the input a
+            q, y = self.model(sample.x).softmax(1), sample.y
+            residual = q * y.sum(1, keepdim=True) - y
+            weight = (residual[:, :, None] * sample.x[:, None]).flatten(1)
+            return weight if self.model.bias is None else torch.cat([weight, residual], 1)
+        one = grad(lambda theta, x, y: self.losses(theta, x[None], y[None])[0])
         each = vmap(one, in_dims=(None, 0, 0), chunk_size=chunk_size)
         return each(self.theta, sample.x, sample.y)
 

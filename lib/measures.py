@@ -8,8 +8,7 @@ import torch
 
 from lib import attacks, checks, training
 from lib.augmentation import Sample, changed
-from lib.influence import METHODS, gradient_norms
-from lib.influence import influence as influence_scores
+from lib.influence import METHODS, gradient_norms, gradients, s_test
 from lib.seeds import generator
 from lib.stress import prediction_change_stress
 
@@ -34,14 +33,16 @@ def check(profile):
 class Subject:
     """A point with its trained network and what its measures share, on the network's device."""
 
-    def __init__(self, profile, point, model, dataset):
+    def __init__(self, profile, point, model, dataset, augmentation):
         self.profile, self.point, self.model = profile, point, model
+        self.augmentation = augmentation
         self.device = next(model.parameters()).device
+        self.batch = 250 if self.device.type == "cpu" else 2000  # what a CPU's caches hold
         self.classes = len(dataset.classes)
         self.y = dataset.test_labels.to(self.device)
         self.test = self._sample(dataset.test_images, dataset.test_labels)
         self.train = self._sample(dataset.train_images, dataset.train_labels)
-        self._adversarial = {}
+        self._adversarial, self._solved = {}, {}
 
     def _sample(self, images, labels):
         return training.to_sample(images.to(self.device), labels.to(self.device), self.classes)
@@ -56,7 +57,9 @@ class Subject:
                 attacks.pgd(
                     self.model, x, y, eps=eps, steps=steps, norm=self.profile.attack["norm"]
                 )
-                for x, y in zip(self.test.x.split(1000), self.y.split(1000), strict=True)
+                for x, y in zip(
+                    self.test.x.split(self.batch), self.y.split(self.batch), strict=True
+                )
             ]
             self._adversarial[eps, steps] = torch.cat(attacked)
         return self._adversarial[eps, steps]
@@ -64,12 +67,11 @@ class Subject:
     @cached_property
     def drawn(self):
         """One draw of A(S) over the training sample, minibatch by minibatch, as in training."""
-        augmentation = self.profile.augmentation(self.point.augmentation, self.point.p)
         stream, size = self.generator("draw of A(S)"), self.profile.training["batch_size"]
         # In an order drawn anew: a batch of mixup must not be a stretch of the file.
         order = torch.randperm(len(self.train), generator=stream, device=self.device)
         parts = [
-            augmentation.draw(Sample(self.train.x[batch], self.train.y[batch]), stream)
+            self.augmentation.draw(Sample(self.train.x[batch], self.train.y[batch]), stream)
             for batch in order.split(size)
         ]
         back = order.argsort()
@@ -86,6 +88,17 @@ class Subject:
         with torch.no_grad():
             parts = [self.model.features(x) for x in sample.x.split(1000)]
         return Sample(torch.cat(parts).double(), sample.y.double())
+
+    @property
+    def l2(self):
+        return self.profile.training["weight_decay"]
+
+    def s_test(self, method):
+        """The last layer's s_test of `influence_tests`, solved once."""
+        if method not in self._solved:
+            train, tests = self.features(self.drawn), self.features(self.influence_tests)
+            self._solved[method] = s_test(self.head, train, tests, method=method, l2=self.l2)
+        return self._solved[method]
 
     @cached_property
     def influence_tests(self):
@@ -203,14 +216,11 @@ def _leanings(subject, points):
 
     The method "gradient norm" knows no test point: one row, of test "none".
     """
-    settings, l2 = subject.profile.influence, subject.profile.training["weight_decay"]
-    train, points = subject.features(subject.drawn), subject.features(points)
-    tests = subject.features(subject.influence_tests)
+    points = subject.features(points)
     found = {("none", "gradient norm"): gradient_norms(subject.head, points)[None]}
-    for method in (settings["method"], "identity"):
-        scores = influence_scores(
-            subject.head, train, tests, points=points, method=method, l2=l2
-        ).abs()
+    slopes = gradients(subject.head, points, l2=subject.l2)
+    for method in (subject.profile.influence["method"], "identity"):
+        scores = (subject.s_test(method) @ slopes.T).abs()
         found["clean", method], found["adversarial", method] = scores.chunk(2)
     return found
 

@@ -87,7 +87,8 @@ def build(name, classes, channels):
     checks.one_of(name, NETWORKS, "network")
     checks.count(classes, "classes")
     checks.count(channels, "channels")
-    return NETWORKS[name](classes, channels)
+    # Channels last: faster convolutions, on a GPU's tensor cores and on a CPU alike.
+    return NETWORKS[name](classes, channels).to(memory_format=torch.channels_last)
 
 
 def initialise(model, seed):

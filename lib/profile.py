@@ -1,16 +1,16 @@
 """Profiles and points: what the study is run on, with which settings, on which grid."""
 
 import hashlib
+import inspect
 import json
-import math
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from pathlib import Path
 
 import yaml
 
 from lib import augmentation as library
-from lib import checks, data, models
+from lib import checks, data, gan, models
 from lib.provenance import ROOT
 
 FOLDER = ROOT / "notebooks" / "profiles"
@@ -96,7 +96,7 @@ class Profile:
             if not (isinstance(values, list) and values):
                 raise ValueError(f"{path.name}: grid: {name} must be a list, got {values!r}")
         for augmentation in profile.grid["augmentation"]:
-            profile.augmentation(augmentation)
+            profile.factors(augmentation)
         for p in profile.grid["p"]:
             checks.probability(p)
         for rate in ("learning_rate", "momentum", "weight_decay"):
@@ -108,33 +108,69 @@ class Profile:
     def point(self, augmentation, p, seed):
         """The point of this profile, its augmentation checked."""
         point = Point(self.dataset, self.network, augmentation, p, seed)
-        self.augmentation(augmentation, point.p)
+        self.factors(augmentation)
         return point
 
-    def augmentation(self, name, p=1.0):
-        """The augmentation `name` with probability `p`; "a+b" is B @ A, each factor at `p`."""
-        if name == "none":
-            return library.with_probability(library.Identity(), p)
-        factors = []
-        for part in name.split("+"):
-            checks.one_of(part, self.augmentations, "augmentation")
-            line = self.augmentations[part]
-            factors.append(_made(part, *(line if isinstance(line, list) else [line])))
-        return library.with_probability(reduce(lambda done, next: next @ done, factors), p)
+    def factors(self, name):
+        """(factor, class, arguments) of each factor of the augmentation `name`, innermost first."""
+        return [] if name == "none" else [(part, *self._line(part)) for part in name.split("+")]
 
-    @cached_property
-    def version(self):
-        """Twelve hexadecimal digits of the settings a point's records depend on."""
-        return self._digest(set(self.__dataclass_fields__) - {"name", "grid", "sweep"})
+    def generators(self, name):
+        """The factors of the augmentation `name` that need a trained generator."""
+        return [part for part, kind, _ in self.factors(name) if kind is library.Generative]
 
-    @cached_property
-    def training_version(self):
-        """Twelve hexadecimal digits of the settings a point's network depends on."""
-        return self._digest({"dataset", "network", "training", "augmentations", "subset"})
+    def augmentation(self, name, p=1.0, generator=None):
+        """The augmentation `name` with probability `p`; "a+b" is B @ A, each factor at `p`.
 
-    def _digest(self, names):
-        text = json.dumps({name: getattr(self, name) for name in sorted(names)}, sort_keys=True)
+        `generator(factor)` gives the trained generator of a factor that needs one;
+        `lib.study.augmentation` brings it along.
+        """
+        made = [
+            kind(generator(part)) if kind is library.Generative else kind(**arguments)
+            for part, kind, arguments in self.factors(name)
+        ]
+        whole = reduce(lambda inner, outer: outer @ inner, made) if made else library.Identity()
+        return library.with_probability(whole, p)
+
+    def version(self, augmentation):
+        """Twelve hexadecimal digits of the settings that a point's records depend on."""
+        apart = {"name", "grid", "sweep", "augmentations"}
+        return self._digest(set(self.__dataclass_fields__) - apart, augmentation)
+
+    def training_version(self, augmentation):
+        """Twelve hexadecimal digits of the settings that a point's network depends on."""
+        return self._digest({"dataset", "network", "training", "subset"}, augmentation)
+
+    def generator_version(self, factor):
+        """Twelve hexadecimal digits of the settings that a factor's generator depends on."""
+        return self._digest({"dataset", "subset"}, factor)
+
+    def _digest(self, names, augmentation):
+        # Of the augmentations the point's own alone: a new one leaves the others' records valid.
+        settings = {name: getattr(self, name) for name in names}
+        settings["factors"] = [self.augmentations[part] for part, *_ in self.factors(augmentation)]
+        text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _line(self, name):
+        """The class and arguments that the line `name: [class, arguments]` stands for."""
+        checks.one_of(name, self.augmentations, "augmentation")
+        line = self.augmentations[name]
+        kind, arguments = line if isinstance(line, list) and len(line) == 2 else (line, {})
+        made = getattr(library, kind, None) if isinstance(kind, str) else None
+        if not (isinstance(made, type) and issubclass(made, library.Augmentation)):
+            raise ValueError(f"augmentation {name!r}: {kind!r} is no class of lib/augmentation.py")
+        if not isinstance(arguments, dict):
+            raise ValueError(f"augmentation {name!r}: arguments by name, got {arguments!r}")
+        try:
+            if made is library.Generative:
+                inspect.signature(gan.train_gan).bind(dataset=None, **arguments)
+                checks.one_of(arguments["kind"], gan.KINDS, "kind of GAN")
+            else:
+                made(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"augmentation {name!r}: {error}") from error
+        return made, arguments
 
 
 def grid(profile):
@@ -152,29 +188,26 @@ def grid(profile):
 def jobs(profile):
     """The grid cut into executions of the point notebook: {name: points}, those of p = 0 first.
 
-    A job's points share augmentation and seed, so the control they need, the p = 0 model of that
-    seed, is one.
+    A job's points have one augmentation, all p of some seeds or, where `points_per_job` is less
+    than that, some p of one seed: every point of a seed needs the same control, its p = 0 model.
     """
-    groups = {}
-    for point in grid(profile):
-        groups.setdefault(f"{point.augmentation}-seed{point.seed}", []).append(point)
     size = checks.count(profile.sweep["points_per_job"], "points_per_job")
-    return {
-        f"{name}-part{part}": group[part * size : (part + 1) * size]
-        for name, group in groups.items()
-        for part in range(math.ceil(len(group) / size))
-    }
-
-
-def _made(name, kind, arguments=None):
-    """The augmentation that a line of the profile, `name: [kind, arguments]`, stands for."""
-    made = getattr(library, kind, None)
-    if not (isinstance(made, type) and issubclass(made, library.Augmentation)):
-        raise ValueError(f"augmentation {name!r}: {kind!r} is no class of lib/augmentation.py")
-    try:
-        return made(**(arguments or {}))
-    except TypeError as error:
-        raise ValueError(f"augmentation {name!r}: {error}") from error
+    dial = sum(p > 0 for p in profile.grid["p"]) or 1
+    together = max(1, size // dial)
+    seeds = profile.grid["seed"]
+    cut = {}
+    for point in grid(profile):
+        chunk = seeds.index(point.seed) // together
+        cut.setdefault((point.augmentation, chunk), []).append(point)
+    found = {}
+    for (augmentation, chunk), points in cut.items():
+        points.sort(key=lambda point: seeds.index(point.seed))
+        own = "-".join(map(str, seeds[chunk * together : (chunk + 1) * together]))
+        step = size if together == 1 else len(points)
+        for start in range(0, len(points), step):
+            name = f"{augmentation}-seed{own}-part{start // step}"
+            found[name] = points[start : start + step]
+    return found
 
 
 def _same_keys(where, got, expected):

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from lib.files import replacing
+
 
 class Shown:
     """What shows itself in a notebook as the given {media type: data}."""
@@ -17,6 +19,11 @@ class Shown:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return self.bundle
+
+    def save(self, path):
+        """Write it as a PNG file."""
+        with replacing(path) as temporary:
+            temporary.write_bytes(base64.b64decode(self.bundle["image/png"]))
 
 
 def pictures(images, *, description, titles=None, rows=None, columns=None, scale=None):

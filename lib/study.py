@@ -11,13 +11,16 @@ from functools import cache
 
 import torch
 
-from lib import data, models, records, training
+from lib import attacks, data, gan, models, quality, records, show, training
+from lib.checkpoint import CheckpointError
 from lib.measures import Subject, check, influence, performance, row, stress
 from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
+from lib.quality import Judge
 
-__all__ = ["Point", "Profile", "Subject", "dataset", "grid", "influence", "jobs", "performance",
-           "record_path", "recorded", "run", "stress", "subject", "train_or_load"]  # fmt: skip
+__all__ = ["Point", "Profile", "Subject", "augmentation", "dataset", "generator", "generators",
+           "grid", "influence", "jobs", "performance", "record_path", "recorded", "run",
+           "run_generator", "stress", "subject", "train_or_load"]  # fmt: skip
 
 RUNS = ROOT / "runs"
 
@@ -47,9 +50,19 @@ def checkpoint_path(profile, point):
 
     Where points are remade when the engine changes, so are their checkpoints.
     """
-    version = [code_version("training", "models")] if profile.sweep["remake"] else []
-    folder = "-".join(["checkpoints", profile.training_version, *version])
-    return RUNS / profile.name / folder / f"{point}.safetensors"
+    version = profile.training_version(point.augmentation)
+    return _folder(profile, "checkpoints", version, "training", "models") / f"{point}.safetensors"
+
+
+def generator_path(profile, factor):
+    """The file of the generator that a factor of an augmentation needs."""
+    version = profile.generator_version(factor)
+    return _folder(profile, "generators", version, "gan") / f"{factor}.safetensors"
+
+
+def _folder(profile, kind, version, *modules):
+    code = [code_version(*modules)] if profile.sweep["remake"] else []
+    return RUNS / profile.name / "-".join([kind, version, *code])
 
 
 def train_or_load(profile, point, *, progress=True):
@@ -61,21 +74,74 @@ def train_or_load(profile, point, *, progress=True):
     model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
     model = model.to(device())
     path = checkpoint_path(profile, point)
-    settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)
-    augmentation = profile.augmentation(point.augmentation, point.p)
+    own = augmentation(profile, point.augmentation, point.p, progress=progress)
+
+    def train():
+        settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)
+        training.train(models.initialise(model, point.seed), images, own, **settings)
+        return model.eval()
+
+    return _again_if_refused(train, path)
+
+
+def augmentation(profile, name, p=1.0, *, progress=True):
+    """The profile's augmentation `name` with probability `p`, its generators trained or loaded."""
+    return profile.augmentation(name, p, lambda part: generator(profile, part, progress=progress))
+
+
+def generators(profile):
+    """The factors of the grid's augmentations that need a trained generator."""
+    names = profile.grid["augmentation"] if any(profile.grid["p"]) else []
+    return sorted({factor for name in names for factor in profile.generators(name)})
+
+
+def generator(profile, factor, *, progress=True):
+    """The trained generator of a factor, from its checkpoint if there is one.
+
+    It has been judged after every round, and a sheet of its previews lies beside the checkpoint.
+    """
+    ((_, _, arguments),) = profile.factors(factor)
+    path, critic = generator_path(profile, factor), judge(profile)
+
+    def after_round(network, record, previews):
+        record["distance"] = critic.distance(critic.generated(network))
+        sheet = show.pictures(
+            previews.cpu().numpy().reshape(-1, *network.shape) / 255,
+            rows=[f"round {i + 1}" for i in range(len(previews))], titles=critic.images.classes,
+            description=f"Images of the generator {factor} after each round of its training",
+        )  # fmt: skip
+        sheet.save(path.with_suffix(".png"))
+
+    def train():
+        return gan.train_gan(
+            dataset=critic.images, after_round=after_round, checkpoint=path, device=device(),
+            progress=progress, **arguments,
+        )  # fmt: skip
+
+    return _again_if_refused(train, path)
+
+
+def _again_if_refused(train, path):
     try:
-        training.train(models.initialise(model, point.seed), images, augmentation, **settings)
-    except training.CheckpointError as error:
+        return train()
+    except CheckpointError as error:
         print(f"{error}: set aside, and trained again", file=sys.stderr)
         path.replace(path.with_suffix(".refused"))
-        training.train(models.initialise(model, point.seed), images, augmentation, **settings)
-    return model.eval()
+        return train()
+
+
+def judge(profile):
+    """Of generated images, in the eyes of the study's network at p = 0 of the first seed."""
+    seed = profile.grid["seed"][0]
+    point = profile.point("none", 0, seed)
+    return Judge(dataset(profile), lambda: train_or_load(profile, point, progress=False), seed)
 
 
 def subject(profile, point, *, progress=True):
     """The point ready to be measured: its network trained or loaded, with the data."""
     model = train_or_load(profile, point, progress=progress)
-    return Subject(profile, point, model, dataset(profile))
+    own = augmentation(profile, point.augmentation, point.p, progress=progress)
+    return Subject(profile, point, model, dataset(profile), own)
 
 
 def record_folder(profile):
@@ -85,6 +151,11 @@ def record_folder(profile):
 def record_path(profile, point):
     """The file of the point's rows of all tables."""
     return record_folder(profile) / f"{point}.parquet"
+
+
+def generator_record_path(profile, factor):
+    """The file of the record of a generator's quality."""
+    return record_folder(profile) / f"generator-{factor}.parquet"
 
 
 def valid(profile, path):
@@ -97,29 +168,45 @@ def valid(profile, path):
         return False
     try:
         frame = records.read_file(path)
-    except records.RecordError as error:
+        first = frame.iloc[0]
+        settings = profile.version(first["augmentation"])
+    except ValueError as error:
         print(f"{error}: to be made again", file=sys.stderr)
         return False
-    first = frame.iloc[0]
-    if path.stem != f"{first['augmentation']}-p{first['p']:g}-seed{first['seed']}":
+    name = f"{first['augmentation']}-p{first['p']:g}-seed{first['seed']}"
+    if first["table"] == "generators":
+        name = f"generator-{first['augmentation']}"
+    if path.stem != name:
         print(f"record {path} is of another point: to be made again", file=sys.stderr)
         return False
     current = not profile.sweep["remake"] or first["code"] == code_version("study")
-    return current and first["settings"] == profile.version
+    return bool(current and first["settings"] == settings)
 
 
 def recorded(profile, point):
     """Whether the point has a valid record, or a row in the tables of a profile that keeps them."""
-    if valid(profile, record_path(profile, point)):
-        return True
+    where = {"augmentation": point.augmentation, "p": point.p, "seed": point.seed}
+    return valid(profile, record_path(profile, point)) or _kept(profile, "cost", where)
+
+
+def generator_recorded(profile, factor):
+    """Whether the quality of the factor's generator is recorded, as `recorded` does for points."""
+    where = {"augmentation": factor}
+    path = generator_record_path(profile, factor)
+    return valid(profile, path) or _kept(profile, "generators", where)
+
+
+def _kept(profile, table, where):
     if profile.sweep["remake"]:
         return False
     try:
-        cost = records.read(profile.name, "cost")
+        frame = records.read(profile.name, table)
     except FileNotFoundError:
         return False
-    same = (cost.augmentation == point.augmentation) & (cost.seed == point.seed)
-    return bool((same & (cost.p == point.p) & (cost.settings == profile.version)).any())
+    where = where | {"settings": profile.version(where["augmentation"])}
+    return bool(
+        frame.query(" and ".join(f"{name} == {value!r}" for name, value in where.items())).size
+    )
 
 
 def run(profile, point, *, control=None, progress=True):
@@ -143,11 +230,48 @@ def run(profile, point, *, control=None, progress=True):
         rows += measure()
         clock.append(time.perf_counter())
         rows.append(row("cost", "seconds", clock[-1] - clock[-2], 1, stage=stage))
+    return _record(profile, point, rows, record_path(profile, point))
+
+
+def run_generator(profile, factor, *, progress=True):
+    """Train a factor's generator, if that is to be done, and write the record of its quality.
+
+    Rows: the Frechet distance after each round, that of the test images as its floor, and the
+    classification accuracy score, of a network trained on generated images alone (the point at
+    p = 1). For colour images, where Inception's weights can be had, the FID of both as well.
+    """
+    check(profile)
+    network, by = generator(profile, factor, progress=progress), judge(profile)
+    images, history = by.images, network.history
+    n, last = len(images.test_labels), history[-1]["step"]
+
+    def distance(of, step, value, features=profile.network):
+        return row("generators", "Frechet distance", value, n, of=of, step=step, features=features)
+
+    rows = [distance("test images", 0, by.distance(images.test_images))]
+    rows += [distance("generated images", past["step"], past["distance"]) for past in history]
+    inception = quality.inception(device()) if network.shape[0] == 3 else None
+    if inception:
+        real, made = inception(images.train_images), inception(by.generated(network))
+        floor = quality.frechet_distance(real, inception(images.test_images))
+        fid = quality.frechet_distance(real, made)
+        rows.append(distance("test images", 0, floor, "inception"))
+        rows.append(distance("generated images", last, fid, "inception"))
+    point = profile.point(factor, 1, by.seed)
+    model = train_or_load(profile, point, progress=progress)
+    test = images.test_images.float().to(device()) / 255
+    score = 1 - attacks.risk(model, test, images.test_labels.to(device()))
+    rows.append(row("generators", "classification accuracy score", score, n, step=last))
+    seconds = sum(past["seconds"] for past in history)
+    rows.append(row("generators", "training seconds", seconds, 1, step=last))
+    return _record(profile, point, rows, generator_record_path(profile, factor))
+
+
+def _record(profile, point, rows, path):
     shared = {
         "profile": profile.name, **vars(point), "code": code_version("study"),
-        "settings": profile.version, "data": dataset(profile).checksum[:12],
-        **describe(own.device),
+        "settings": profile.version(point.augmentation), "data": dataset(profile).checksum[:12],
+        **describe(device()),
     }  # fmt: skip
-    path = record_path(profile, point)
     records.write([{**shared, **row} for row in rows], path)
     return path

@@ -1,16 +1,26 @@
-"""The sweep from the command line: what it will take, where it stands, what it recorded."""
+"""The sweep from the command line: what it takes, where it stands, its generators and tables."""
 
 import argparse
+import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
-from lib import models, records
+from lib import checks, gan, models, records
 from lib.attacks import pgd
 from lib.measures import check
 from lib.profile import Profile, grid, jobs
-from lib.study import dataset, device, record_folder, recorded, valid
+from lib.study import (
+    dataset,
+    device,
+    generator_path,
+    generators,
+    record_folder,
+    recorded,
+    run_generator,
+    valid,
+)
 
 
 def estimate(profile):
@@ -49,6 +59,19 @@ def estimate(profile):
     }
 
 
+def _generator_seconds(profile, factor):
+    """Seconds that the training of a factor's generator takes here; 0 if it is done."""
+    if generator_path(profile, factor).exists():
+        return 0.0
+    ((_, _, recipe),) = profile.factors(factor)
+    steps = recipe["steps"]
+    few = recipe | {"steps": 4, "rounds": 1}
+    seconds = _seconds(
+        lambda: gan.train_gan(dataset=dataset(profile), device=device(), progress=False, **few)
+    )
+    return seconds / 4 * steps
+
+
 def _seconds(call):
     """The median time of a call, after one to warm up."""
     times = []
@@ -74,7 +97,10 @@ def plan(profile, workers):
           f"{len(missing)} of them to do")  # fmt: skip
     print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
           f"({stages}; the influence solve comes on top)")  # fmt: skip
-    hours = sum(seconds.values()) * len(missing) / workers / 3600
+    trained = {name: _generator_seconds(profile, name) for name in generators(profile)}
+    for name, needed in trained.items():
+        print(f"generator {name}: about {_duration(needed)}")
+    hours = (sum(seconds.values()) * len(missing) / workers + sum(trained.values())) / 3600
     print(f"in all about {hours:.2g} hours with {workers} workers, "
           f"and {megabytes:.3g} MB of checkpoints")  # fmt: skip
 
@@ -107,8 +133,9 @@ def _duration(seconds):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m lib.sweep", description=__doc__)
-    parser.add_argument("command", choices=("plan", "status", "collect"))
+    parser.add_argument("command", choices=("plan", "status", "generator", "collect"))
     parser.add_argument("profile", help="a name of notebooks/profiles/, or a path to a .yaml")
+    parser.add_argument("factor", nargs="?", help="of `generator`: the augmentation it serves")
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     try:
@@ -116,6 +143,9 @@ def main():
         check(profile)
         if arguments.command == "plan":
             plan(profile, arguments.workers)
+        elif arguments.command == "generator":
+            checks.one_of(arguments.factor, generators(profile), "generator of the grid")
+            run_generator(profile, arguments.factor, progress=sys.stderr.isatty())
         else:
             {"status": status, "collect": collect}[arguments.command](profile)
     except (ValueError, FileNotFoundError) as error:

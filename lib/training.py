@@ -1,24 +1,19 @@
 """Training: SGD with momentum and a one-cycle rate, resumable, deterministic for a seed."""
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from lib import checkpoint as checkpoints
 from lib import checks
 from lib.augmentation import Sample
-from lib.files import replacing
+from lib.checkpoint import CheckpointError
 from lib.seeds import generator
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or that another training wrote."""
+__all__ = ["CheckpointError", "one_cycle", "to_sample", "train"]
 
 
 def to_sample(images, labels, classes):
@@ -70,9 +65,14 @@ def train(
         "batch_size": batch_size,
         "sgd": [learning_rate, momentum, weight_decay],
     }
-    history = _restore(checkpoint, recipe, model, velocity) if checkpoint else []
+    state, history = {"model": model.state_dict(), "velocity": velocity}, []
+    if checkpoint:
+        found, history = checkpoints.restore(checkpoint, recipe, device)
+        if history:  # a finished training keeps no velocity
+            for part in state if len(history) < epochs else ["model"]:
+                checkpoints.fill(checkpoint, state[part], found.get(part, {}))
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+        model.parameters(), learning_rate, momentum, weight_decay=weight_decay, fused=True
     )
     for name, value in model.named_parameters():
         optimizer.state[value]["momentum_buffer"] = velocity[name]
@@ -104,7 +104,9 @@ def train(
         bar.set_postfix(loss=f"{loss:.3f}", error=f"{error:.3f}")
         last = epoch + 1 == epochs
         if checkpoint and (last or time.monotonic() - saved >= checkpoint_seconds):
-            _save(checkpoint, recipe, model, {} if last else velocity, history)
+            checkpoints.save(
+                checkpoint, {"model": state["model"]} if last else state, recipe, history
+            )
             saved = time.monotonic()
     model.eval()
     return history
@@ -113,40 +115,3 @@ def train(
 def one_cycle(progress):
     """The learning rate, as a share of its peak, once `progress` in [0, 1] of the steps is done."""
     return float(np.interp(progress, [0, 0.25, 1], [0.1, 1, 0]))
-
-
-def _save(path, recipe, model, velocity, history):
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    tensors |= {f"velocity.{name}": value for name, value in velocity.items()}
-    metadata = {"recipe": json.dumps(recipe), "history": json.dumps(history)}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
-
-
-def _restore(path, recipe, model, velocity):
-    """Fill `model` and `velocity` from the checkpoint; return its history, [] if none is there."""
-    if not Path(path).exists():
-        return []
-    try:
-        with safe_open(path, "pt", device=str(next(iter(velocity.values())).device)) as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        history = json.loads(metadata["history"])
-        written = json.loads(metadata["recipe"])
-        other = [key for key in recipe if written.get(key) != recipe[key]]
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged or foreign: {error!r}") from error
-    if other:
-        raise CheckpointError(
-            f"checkpoint {path} is of another training: {', '.join(other)} differ"
-        )
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-        if len(history) < recipe["epochs"]:
-            for name, value in velocity.items():
-                value.copy_(tensors[f"velocity.{name}"])
-    except (RuntimeError, KeyError) as error:
-        what = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {path} is of another network: {what}") from error
-    return history

@@ -15,29 +15,29 @@
 #
 # Where may new examples come from? From an expert who knows what leaves a label unchanged. From
 # the data, by combining what is there. From a model of the data that draws new ones. The talk
-# compares one augmentation of each kind; this chapter looks at what they do to images and labels,
-# for every probability $p$ on the study's dial.
+# compares augmentations of each kind; this chapter looks at what they do to images and labels, for
+# every probability $p$ on the study's dial, and measures how far from the data they lead.
 
 # %% tags=["parameters"]
 profile = "digits"  # a data set that comes with scikit-learn: nothing to download
-augmentation = "classic"  # the one whose effect is shown for every p
-p = 0.5  # where the study's dial stands in the close-ups
+augmentation = "classic"  # the one shown in the close-up
+p = 0.5  # where the study's dial stands in the close-up
 seed = 0  # every draw below comes from this number
 
 # %%
 import pandas as pd
 import torch
+from IPython.display import display
 
-from lib import charts, data
-from lib.augmentation import changed
+from lib import charts, quality, records, study
+from lib.augmentation import Mixup, changed
 from lib.profile import Profile
 from lib.seeds import generator
 from lib.training import to_sample
 
 settings = Profile.load(profile)
-images = data.load(settings.dataset)
+images = study.dataset(settings)
 names = images.classes
-sample = to_sample(images.train_images, images.train_labels, len(names))
 first = [int((images.train_labels == k).nonzero()[0, 0]) for k in range(len(names))]
 S = to_sample(images.train_images[first], images.train_labels[first], len(names))
 
@@ -63,22 +63,31 @@ charts.pictures(
 # %%
 dial = settings.grid["p"]
 chosen = [q for q in dial if q in (0, 0.25, 0.5, 0.75, 1)] or dial
-rows = [settings.augmentation(augmentation, q)(S, generator(seed, "dial")).x for q in chosen]
-charts.pictures(
-    torch.cat(rows).numpy(),
-    rows=[f"p = {q:g}" for q in chosen],
-    columns=len(names),
-    description=f"The same images under {augmentation} augmentation as p grows",
-)
+
+
+def at_every_p(name):
+    """The first images under the augmentation `name`, a row for each p."""
+    draws = [
+        study.augmentation(settings, name, q)(S, generator(seed, "dial", name)).x for q in chosen
+    ]
+    return charts.pictures(
+        torch.cat(draws).numpy(),
+        rows=[f"p = {q:g}" for q in chosen],
+        titles=list(names),
+        description=f"The same images under {name} augmentation as p grows",
+    )
+
+
+at_every_p("classic")
 
 # %% [markdown]
-# The rows below $p = 1$ use the same random numbers: going down a column, more of the coins fall heads.
-# At $p = 1$ no coin is tossed, and the draw is another.
+# The rows below $p = 1$ use the same random numbers: going down a column, more of the coins fall
+# heads. At $p = 1$ no coin is tossed, and the draw is another.
 #
 # At the $p$ of this chapter's parameters, with what the augmentation changed (grey is no change):
 
 # %% tags=["hide-input"]
-A = settings.augmentation(augmentation, p)
+A = study.augmentation(settings, augmentation, p)
 drawn = A(S, generator(seed, "close-up")).x
 charts.pictures(
     torch.cat([S.x, drawn, (0.5 + (drawn - S.x) / 2)]).numpy(),
@@ -87,7 +96,6 @@ charts.pictures(
 )
 
 # %% [markdown]
-#
 # ## The combination: mixup
 #
 # Mixup {cite}`zhang2018` draws one weight $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ for a minibatch
@@ -101,11 +109,11 @@ charts.pictures(
 # $$
 #
 # No photograph looks like this, and the label is no class but a distribution over classes. One coin
-# decides for the whole minibatch, as in the authors' later code. With $\alpha = 1$ every weight is
-# equally likely. An example that draws itself as its partner stays as it is.
+# decides for the whole minibatch, as in the authors' later code. An example that draws itself as its
+# partner stays as it is.
 
 # %%
-mixed = settings.augmentation("mixup")(S, generator(seed, "mixup"))
+mixed = study.augmentation(settings, "mixup")(S, generator(seed, "mixup"))
 
 
 def reading(y):
@@ -124,12 +132,167 @@ charts.pictures(
 )
 
 # %% [markdown]
+# Drawn as a picture, the labels of these ten examples are a matrix: a line for an example, a column
+# for a class, white for a probability of one. With $\alpha = 1$ every weight is equally likely;
+# with $\alpha = 0.1$ most lie near 0 or 1. Per batch, all labels share one weight; per
+# example, each has its own, and the outputs are independent given the sample, as
+# [chapter 1](01_definition.md) asks of an augmentation.
+
+# %%
+kinds = {
+    "no mixup": None,
+    "α = 1, per batch": Mixup(1.0),
+    "α = 1, per example": Mixup(1.0, per="example"),
+    "α = 0.1, per example": Mixup(0.1, per="example"),
+}
+labels = [S.y if kind is None else kind(S, generator(seed, "labels")).y for kind in kinds.values()]
+charts.pictures(
+    torch.stack(labels)[:, None].numpy(),
+    titles=list(kinds),
+    scale=16,
+    description="The labels of ten examples as matrices, before and after three kinds of mixup",
+)
+
+# %% [markdown]
 # ## The generator's: conditional GANs
 #
-# A generator that was trained to draw images of a given class can replace an example by a new one
-# with the same label. The talk uses two such networks; a later edition of this chapter trains them.
-# Until then they are in no grid and in no chart of this book.
+# A generator $G$ maps noise $z$ and a label $y$ to an image. It learns from a critic $D$ that scores
+# how real an image with a label looks. With the *non-saturating* loss {cite}`goodfellow2014` critic
+# and generator minimise
 #
+# $$
+# \begin{aligned}
+# L_D &= \mathbb E\, \mathrm{softplus}(-D(x, y)) + \mathbb E\, \mathrm{softplus}(D(G(z, y), y)), \\
+# L_G &= \mathbb E\, \mathrm{softplus}(-D(G(z, y), y)) ,
+# \end{aligned}
+# $$
+#
+# and dividing each layer of the critic by its spectral norm {cite}`miyato2018` keeps it from being
+# too sure (**gan-ns**). With the *Wasserstein* loss and a gradient penalty {cite}`gulrajani2017` they
+# minimise
+#
+# $$
+# \begin{aligned}
+# L_D &= \mathbb E\, D(G(z, y), y) - \mathbb E\, D(x, y)
+#        + 10\, \mathbb E \big(\lVert \nabla_{\hat x} D(\hat x, y) \rVert - 1\big)^2 , \\
+# L_G &= - \mathbb E\, D(G(z, y), y) ,
+# \end{aligned}
+# $$
+#
+# with $\hat x$ at a random place between a real image and a generated one (**gan-wgp**). In both the
+# label enters the critic as a projection {cite}`miyato2018projection` and the generator through
+# the scale and shift of its batch norms {cite}`devries2017`. What is kept is a moving average of
+# the generator's weights.
+#
+# As an augmentation, a generator replaces an example, with probability $p$, by a new image of the
+# same label. Of a soft label, which a composition with mixup hands it, it draws a class. Both
+# generators are trained on the training images alone, here before the study, and one generator
+# serves all seeds.
+
+# %%
+generative = [name for name in settings.augmentations if settings.generators(name)]
+networks = {name: study.generator(settings, name) for name in generative}
+for name, network in networks.items():
+    rounds = range(len(network.history))
+    shown = [i for i in rounds if i in (0, 1, 3) or i == rounds[-1]]
+    steps = [network.history[i]["step"] for i in shown]
+    previews = network.previews[shown].flatten(0, 1).cpu().numpy() / 255
+    display(
+        charts.pictures(
+            previews,
+            rows=[f"{name}, step {step}" for step in steps],
+            titles=list(names),
+            description=f"Images of {name} by class and training step, always of the same noise",
+        )
+    )
+
+# %% [markdown]
+# ## How good are they?
+#
+# Fit a Gaussian to the features of real images and one to those of generated images. The squared
+# *Fréchet distance* of the two {cite}`heusel2017`,
+#
+# $$
+# \lVert \mu_1 - \mu_2 \rVert^2 + \operatorname{tr}\!\big(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\big) ,
+# $$
+#
+# is small if the generated images are as good and as varied as the real ones. It has a name of its
+# own, FID, only in the features of one Inception network; the talk's generators had FIDs of 20.11
+# (NS) and 18.30 (WGP) on CIFAR-10. Where that network's weights cannot be had, and for images it
+# was not made for, the distance is taken in the features of the study's own network at $p = 0$. That
+# is another scale: compare it with the distance between training and test images, its floor, and
+# with nothing else.
+
+# %% tags=["hide-input"]
+quality_records = records.read(profile, "generators")
+distances = quality_records[quality_records.measure == "Frechet distance"]
+in_own = distances[distances.features == settings.network]
+floor = in_own.loc[in_own.of == "test images", "value"].mean()
+charts.against_p(
+    in_own[in_own.of == "generated images"].assign(p=lambda table: table.step),
+    x="step of the generator's training",
+    y=f"Fréchet distance in the features of {settings.network}",
+    format=".3~g",
+    rule=floor,
+    description="Fréchet distance of generated from training images against training steps; the "
+    "dashed line is the distance of the test images",
+)
+
+# %% tags=["hide-input"]
+last = (
+    quality_records.sort_values("step")
+    .groupby(["augmentation", "measure", "of", "features"], dropna=False)
+    .last()
+    .reset_index()
+)
+rows = []
+for name, part in last.groupby("augmentation"):
+    value = part.set_index(["measure", "of", "features"]).value.to_dict()
+    rows.append(
+        {
+            "generator": name,
+            "distance": value["Frechet distance", "generated images", settings.network],
+            "of the test images": floor,
+            "accuracy score": part.loc[
+                part.measure == "classification accuracy score", "value"
+            ].item(),
+            "steps": int(part.step.max()),
+            "seconds": part.loc[part.measure == "training seconds", "value"].item(),
+        }
+    )
+    if (fid := value.get(("Frechet distance", "generated images", "inception"))) is not None:
+        rows[-1]["FID"] = fid
+charts.table(
+    pd.DataFrame(rows),
+    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, "
+    "classification accuracy score, and what their training took",
+    formats={"accuracy score": ".1%", "seconds": ".0f"},
+)
+
+# %% [markdown]
+# The *classification accuracy score* {cite}`ravuri2019` is what a network reaches on real test images
+# that has seen generated images alone: the study's network at $p = 1$. It is what counts for an
+# augmentation. How good a generator is depends on the randomness of its own training, which no
+# interval in this book covers: there is one of each kind.
+#
+# A new image in each row below $p = 0$, where the coin fell heads:
+
+# %% tags=["hide-input"]
+for name in generative:
+    display(at_every_p(name))
+
+# %% [markdown]
+# ## Compositions
+#
+# Augmentations compose. `classic+mixup` first transforms, then blends; each factor has the same $p$
+# and a coin of its own.
+
+# %% tags=["hide-input"]
+composed = [name for name in settings.grid["augmentation"] if "+" in name]
+for name in ["mixup", *composed]:
+    display(at_every_p(name))
+
+# %% [markdown]
 # ## How much is augmented?
 #
 # Over a whole training set, the share of examples that differ from their originals:
@@ -138,7 +301,7 @@ charts.pictures(
 # %%
 def share(name, q, s):
     """Share of 1,000 training examples that one draw changes, minibatch by minibatch."""
-    stream, A = generator(s, "share", name, q), settings.augmentation(name, q)
+    stream, A = generator(s, "share", name, q), study.augmentation(settings, name, q)
     order = torch.randperm(len(images.train_labels), generator=stream)[:1000]
     different = 0
     for batch in order.split(settings.training["batch_size"]):
@@ -147,10 +310,11 @@ def share(name, q, s):
     return different / len(order)
 
 
+everyone = settings.grid["augmentation"]
 shares = pd.DataFrame(
     [
         {"augmentation": name, "p": q, "seed": s, "value": share(name, q, s)}
-        for name in settings.augmentations
+        for name in everyone
         for q in dial
         for s in settings.grid["seed"]
     ]
@@ -164,5 +328,71 @@ charts.against_p(
 
 # %% [markdown]
 # Classic augmentation has several coins for each example, so most examples are changed long before
-# $p = 1$. Mixup has one coin for a minibatch: on average the share is close to $p$, and it
-# fluctuates from run to run because whole minibatches are changed or spared together.
+# $p = 1$. A generator has one coin for each, and the share is close to $p$. Mixup has one coin for a
+# minibatch: on average the share is close to $p$, and it fluctuates from run to run because whole
+# minibatches are changed or spared together.
+#
+# ## Where do the new images lie?
+#
+# Each augmentation at $p = 1$, applied to test images, which no network was trained on, and seen
+# with the features of the network at $p = 0$. First the Fréchet distance from the training images.
+# That of the test images as they are is the floor, so the rest is the augmentation's doing.
+
+# %%
+judge = study.judge(settings)
+fresh = to_sample(images.test_images, images.test_labels, len(names))
+moved = {"none": fresh.x}
+for name in everyone:
+    moved[name] = study.augmentation(settings, name)(fresh, generator(seed, "moved", name)).x
+as_bytes = {name: (x * 255).round().byte() for name, x in moved.items()}
+charts.table(
+    pd.DataFrame(
+        [
+            {"augmentation at p = 1": name, "Fréchet distance": judge.distance(x)}
+            for name, x in as_bytes.items()
+        ]
+    ),
+    caption=f"Distance of the augmented test images of {profile} from the training images, in the "
+    f"features of {settings.network}",
+    formats={"Fréchet distance": ".1f"},
+)
+
+# %% [markdown]
+# Then a picture in two dimensions: the plane of the two largest principal components of the real
+# images' features. Grey are 200 real images, coloured 200 augmented or generated ones.
+
+# %% tags=["hide-input"]
+network = study.train_or_load(settings, settings.point("none", 0, judge.seed), progress=False)
+real = quality.features(network, as_bytes["none"])
+centre = real.mean(0)
+plane = torch.linalg.svd(real - centre, full_matrices=False).Vh[:2].T
+
+
+def seen(x):
+    return ((quality.features(network, x[:200]) - centre) @ plane).tolist()
+
+
+points = [
+    {"panel": name, "images": kind, "first": a, "second": b}
+    for name in everyone
+    for kind, x in (("real", as_bytes["none"]), ("augmented", as_bytes[name]))
+    for a, b in seen(x)
+]
+charts.scatter(
+    pd.DataFrame(points),
+    x="first",
+    y="second",
+    colour="images",
+    facet="panel",
+    hover=("images",),
+    x_title="first principal component",
+    y_title="second principal component",
+    format=".1f",
+    description="Real images and those of each augmentation at p = 1 in the plane of the first two "
+    "principal components of their features",
+)
+
+# %% [markdown]
+# Classic transforms and generators stay in the clusters of the classes; mixup fills the space between
+# them, where no real image lies. What that does to a network's errors, on clean images and under
+# attack, is the next chapter's subject.

@@ -59,7 +59,9 @@ for name in sorted({profile, *records.profiles()}, key=lambda name: name != prof
 # Otherwise it is **undecided**: the study is too small to tell. (A claim that something *can* happen
 # needs one example only, and says below when it does not hold.) An augmentation stands for the mean
 # over those $p > 0$ at which every augmentation has a value at every seed. Effects are differences
-# at the same seed, so that what a seed does to all networks alike cancels.
+# at the same seed, so that what a seed does to all networks alike cancels. The sentences are about
+# augmentations one at a time, so compositions enter none of them but the rank correlation, which
+# is over all networks.
 
 # %% tags=["hide-input"]
 for name, decided in found.items():
@@ -157,7 +159,8 @@ charts.table(
 # **One architecture.** Each profile has one network and one recipe. Another may answer otherwise.
 #
 # **What an interval covers.** It covers the randomness of training: initialisation, order,
-# augmentation. It does not cover the choice of test images, which are the same for every seed, nor
+# augmentation. It does not cover the randomness of a generator's own training: one generator of each
+# kind serves all seeds. Nor does it cover the choice of test images, which are the same for every seed, nor
 # the choice of the data set, nor the settings of the attack, of which one decides. Intervals are not
 # corrected for how many there are on this page: a refutation by one of several effects is more
 # likely by chance than by one of one.

@@ -38,7 +38,7 @@ missing = [point for point in points if not recorded(settings, point)]
 print(f"{len(points)} points, {len(points) - len(missing)} of them recorded already")
 
 # %%
-controls = {}
+controls = {}  # of one seed at a time
 for point in missing:
     if point.p > 0 and point.seed not in controls:
         controls = {point.seed: subject(settings, settings.point("none", 0, point.seed))}

@@ -1,5 +1,7 @@
-"""Augmentations as random functions. A new one is tested by being listed in ALL."""
+"""Augmentations as random functions. A new one is tested by being listed in ALL or a profile."""
 
+import copy
+import functools
 import itertools
 import math
 
@@ -10,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from lib import gan_networks
 from lib.augmentation import (
     Augmentation,
     Classic,
     Composition,
     Crop,
     Flip,
+    Generative,
     Identity,
     Jitter,
     Mixup,
@@ -25,9 +29,36 @@ from lib.augmentation import (
     changed,
     with_probability,
 )
+from lib.profile import FOLDER, Profile
 from lib.vision import torchvision
 
 tv = torchvision.transforms.functional
+
+
+@functools.cache
+def untrained(network, shape, classes, device="cpu", seed=0):
+    """A generator with random weights, those of its labels too."""
+    with torch.random.fork_rng():
+        generator, _ = gan_networks.build(
+            network, shape, classes, width=4, critic_width=1, latent=3, spectral=False
+        )
+    draws = rng(seed)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, generator=draws)
+    return generator.to(device).eval().requires_grad_(False)
+
+
+class Suited(Augmentation):
+    """`Generative` with an untrained generator of the shape and classes of the sample it gets."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def draw(self, sample, generator):
+        shape, device = tuple(sample.x.shape[1:]), str(sample.x.device)
+        network = untrained(self.network, shape, sample.y.shape[1], device)
+        return Generative(network).draw(sample, generator)
+
 
 # Each augmentation with the chance that it changes an example of distinct pixels, None where it
 # has no coin for each example. (A crop by padding k moves the image but once in (2k + 1)^2.)
@@ -42,20 +73,55 @@ ALL = {
     "Classic digits": (Classic("digits"), None),
     "Mixup": (Mixup(), None),
     "Mixup sharp": (Mixup(0.1), None),
+    "Mixup per example": (Mixup(per="example"), 1),
+    "Generative dense": (Suited("dense"), 1),
+    "Generative residual": (Suited("residual"), 1),
     "composition": (Jitter() @ Crop(1), None),
+    "of all kinds": (Mixup(0.5) @ Suited("dense") @ Mixup(per="example") @ Flip(), None),
     "sometimes": (with_probability(Jitter(), 0.5), None),
     "sometimes a batch": (with_probability(Mixup(), 0.5), None),
+    "sometimes generated": (with_probability(Suited("dense") @ Crop(1), 0.5), None),
 }
-every = pytest.mark.parametrize("augmentation", [a for a, _ in ALL.values()], ids=list(ALL))
+for profile in map(Profile.load, sorted(file.stem for file in FOLDER.glob("*.yaml"))):
+    for name in dict.fromkeys([*profile.augmentations, *profile.grid["augmentation"]]):
+        if not profile.generators(name):  # a trained one is of one shape: see Suited
+            ALL[f"{profile.name} {name}"] = (profile.augmentation(name), None)
+KINDS = {name: augmentation for name, (augmentation, _) in ALL.items()}
+every = pytest.mark.parametrize("augmentation", KINDS.values(), ids=list(KINDS))
+anything = st.sampled_from(list(KINDS.values()))
+seeds = st.integers(0, 2**32)
 
 
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
+@pytest.fixture(scope="module", params=["cpu", *["cuda"] * torch.cuda.is_available()])
+def device(request):
+    return request.param
+
+
+def rng(seed=0, device="cpu"):
+    return torch.Generator(device).manual_seed(seed)
 
 
 def draw_sample(s=16, channels=3, side=8, classes=4, seed=0):
     x = torch.rand(s, channels, side, side, generator=rng(seed))
     return Sample(x, torch.eye(classes)[torch.arange(s) % classes])
+
+
+@st.composite
+def samples(draw, device):
+    """Small ones: noise or black and white, labels one-hot or soft, in either precision."""
+    s, classes, seed = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(seeds)
+    sample = draw_sample(s, draw(st.sampled_from([1, 3])), draw(st.integers(2, 9)), classes, seed)
+    x, y = sample.x, sample.y
+    if draw(st.booleans()):  # on the edge of what is allowed
+        x = x.round()
+    if draw(st.booleans()):
+        y = torch.rand(s, classes, generator=rng(seed)).softmax(1)
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    return Sample(x.to(device, dtype), y.to(device, dtype))
+
+
+def copied(sample):
+    return Sample(sample.x.clone(), sample.y.clone())
 
 
 def same(a, b):
@@ -78,65 +144,88 @@ class Set(Augmentation):
 
 
 @every
-@given(
-    st.integers(1, 5), st.sampled_from([1, 3]), st.integers(2, 9), st.integers(0, 2**32), st.data()
-)
-def test_a_sample_goes_to_a_sample(augmentation, s, channels, side, seed, data):
-    sample = draw_sample(s, channels, side, seed=seed)
-    if data.draw(st.booleans()):  # black and white, on the edge of what is allowed
-        sample = Sample(sample.x.round(), sample.y)
+@given(st.data(), seeds)
+def test_a_sample_goes_to_a_sample_and_stays(augmentation, device, data, seed):
+    sample = data.draw(samples(device))
     augmentation = with_probability(augmentation, data.draw(st.floats(0, 1)))
-    out = augmentation(sample, rng(seed))
-    assert out.x.shape == sample.x.shape
-    assert out.x.dtype == sample.x.dtype
-    assert out.y.shape == sample.y.shape
-    assert out.y.dtype == sample.y.dtype
+    kept = copied(sample)
+    out = augmentation(sample, rng(seed, device))
+    assert same(sample, kept)
+    for after, before in ((out.x, sample.x), (out.y, sample.y)):
+        assert after.shape == before.shape
+        assert after.dtype == before.dtype
+        assert after.device == before.device
     assert out.x.min() >= 0
     assert out.x.max() <= 1
     assert out.y.min() >= 0
-    assert torch.allclose(out.y.sum(1), torch.ones(s))
+    assert torch.allclose(out.y.sum(1), torch.ones_like(out.y[:, 0]))
 
 
 @every
-def test_input_and_global_randomness_stay(augmentation, global_rng_untouched):
-    sample = draw_sample()
-    kept = Sample(sample.x.clone(), sample.y.clone())
-    out = global_rng_untouched(lambda: augmentation(sample, rng()))
-    assert same(sample, kept)
-    assert changed(kept, out).any() or isinstance(augmentation, Identity)
+@given(st.data(), seeds)
+def test_generator_alone_decides(augmentation, device, data, seed):
+    """The same state, the same draw; and neither is another source drawn from."""
+    sample = data.draw(samples(device))
+    others = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    one, again = (augmentation(sample, rng(seed, device)) for _ in range(2))
+    assert same(one, again)
+    after = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    assert all(torch.equal(a, b) for a, b in zip(others, after, strict=True))
 
 
 @every
-def test_generator_decides(augmentation):
+def test_it_is_random_and_does_something(augmentation):
     sample = draw_sample()
-    outs = [augmentation(sample, rng(seed)) for seed in (1, 1, *range(2, 8))]
-    assert same(outs[0], outs[1])
-    differ = any(not same(outs[0], out) for out in outs[2:])
+    outs = [augmentation(sample, rng(seed)) for seed in range(8)]
+    differ = any(not same(outs[0], out) for out in outs[1:])
     assert differ or isinstance(augmentation, Identity)
+    assert any(changed(sample, out).any() for out in outs) or isinstance(augmentation, Identity)
 
 
 @every
-def test_identity_is_neutral(augmentation):
-    sample = draw_sample()
-    expected = augmentation(sample, rng())
-    assert same((augmentation @ Identity())(sample, rng()), expected)
-    assert same((Identity() @ augmentation)(sample, rng()), expected)
+@given(st.data(), seeds)
+def test_identity_is_neutral(augmentation, device, data, seed):
+    sample = data.draw(samples(device))
+    expected = augmentation(sample, rng(seed, device))
+    assert same((augmentation @ Identity())(sample, rng(seed, device)), expected)
+    assert same((Identity() @ augmentation)(sample, rng(seed, device)), expected)
 
 
 @every
-def test_composition_is_application_and_associative(augmentation):
-    sample, inner, outer = draw_sample(), Crop(1), Mixup()
-    draws = rng()
-    expected = outer(augmentation(inner(sample, draws), draws), draws)
-    assert same(((outer @ augmentation) @ inner)(sample, rng()), expected)
-    assert same((outer @ (augmentation @ inner))(sample, rng()), expected)
+@given(anything, anything, st.data(), seeds)
+def test_composition_is_application_and_associative(augmentation, device, a, b, data, seed):
+    sample, draws = data.draw(samples(device)), rng(seed, device)
+    expected = a(augmentation(b(sample, draws), draws), draws)
+    assert same(((a @ augmentation) @ b)(sample, rng(seed, device)), expected)
+    assert same((a @ (augmentation @ b))(sample, rng(seed, device)), expected)
 
 
 @every
-def test_no_coin_at_the_ends(augmentation):
-    assert isinstance(with_probability(augmentation, 0), Identity)
-    assert with_probability(augmentation, 1) is augmentation
-    assert with_probability(augmentation, 1.0, per="batch") is augmentation
+@given(st.data(), seeds, st.sampled_from([None, "example", "batch"]))
+def test_no_coin_at_the_ends(augmentation, device, data, seed, per):
+    sample = data.draw(samples(device))
+    never, always = (with_probability(augmentation, p, per) for p in (0, 1.0))
+    assert isinstance(never, Identity)
+    assert same(never(sample, rng(seed, device)), sample)
+    assert always is augmentation
+
+
+@every
+@given(st.data(), seeds, st.floats(0.01, 0.99), st.sampled_from(["example", "batch"]))
+def test_a_coin_takes_the_draw_or_leaves_the_example(augmentation, device, data, seed, p, per):
+    """The coins first, then the draw they decide on; of a composition one factor is tried."""
+    while isinstance(augmentation, Composition):
+        augmentation = augmentation.factors[0]
+    sample, draws = data.draw(samples(device)), rng(seed, device)
+    torch.rand(len(sample) if per == "example" else 1, generator=draws, device=device)
+    drawn = augmentation(sample, draws)
+    out = with_probability(augmentation, p, per)(sample, rng(seed, device))
+    taken, left = (
+        (out.x == other.x).flatten(1).all(1) & (out.y == other.y).all(1)
+        for other in (drawn, sample)
+    )
+    assert (taken | left).all()
+    assert per == "example" or taken.all() or left.all()
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -222,10 +311,15 @@ def test_mixups_coin_is_the_batchs(per):
     assert stats.binomtest(whole, trials, p).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("augmentation", [Mixup(), Jitter()], ids=["Mixup", "Jitter"])
-def test_per_example(augmentation):
+@pytest.mark.parametrize(
+    ("augmentation", "per"),
+    [(Mixup(), "example"), (Jitter(), "example"), (Mixup(per="example"), None),
+     (Suited("dense"), None)],
+    ids=["Mixup", "Jitter", "Mixup by its own unit", "Generative by its own unit"],
+)  # fmt: skip
+def test_per_example(augmentation, per):
     sample = draw_sample(2000, side=2, classes=2000)
-    moved = changed(sample, with_probability(augmentation, 0.4, per="example")(sample, rng()))
+    moved = changed(sample, with_probability(augmentation, 0.4, per=per)(sample, rng()))
     assert stats.binomtest(int(moved.sum()), 2000, 0.4).pvalue > 1e-4
 
 
@@ -420,3 +514,152 @@ def test_mixup_is_one_convex_combination_of_the_batch(alpha):
 @pytest.mark.parametrize("alpha", [0, -1.0, math.nan])
 def test_mixup_needs_a_positive_alpha(alpha, refuses):
     refuses(lambda: Mixup(alpha), repr(alpha), "> 0")
+
+
+def partners_of(sample, draws, alpha):
+    """lambdas and partners of one draw, read off labels that are all different."""
+    out = Mixup(alpha, per="example")(sample, draws)
+    s = len(sample)
+    lam = out.y.diagonal()
+    others = out.y - torch.diag(lam)
+    partners = torch.where(others.sum(1) > 0, others.argmax(1), torch.arange(s))
+    for mixed, plain in ((out.x.flatten(1), sample.x.flatten(1)), (out.y, sample.y)):
+        expected = lam[:, None] * plain + (1 - lam[:, None]) * plain[partners]
+        assert torch.allclose(mixed, expected, atol=1e-6)
+    return lam, partners
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_mixup_per_example_mixes_each_with_a_lambda_and_a_partner_of_its_own(alpha):
+    """lam_i ~ Beta(alpha, alpha), j_i uniform with replacement, all independent."""
+    s, trials, draws = 5, 1000, rng()
+    sample = draw_sample(s, side=2, classes=s)
+    sample = Sample(sample.x.double(), sample.y.double())
+    lams, partners = map(
+        torch.stack, zip(*(partners_of(sample, draws, alpha) for _ in range(trials)), strict=True)
+    )
+    others = partners != torch.arange(s)  # with oneself every lambda is the same
+    beta = stats.beta(alpha, alpha)
+    assert stats.kstest(lams[others].numpy(), beta.cdf).pvalue > 1e-4
+    for i in range(s):
+        assert stats.chisquare(partners[:, i].bincount(minlength=s)).pvalue > 1e-4
+    for i, j in ((0, 1), (1, 4)):
+        pairs = (s * partners[:, i] + partners[:, j]).bincount(minlength=s * s)
+        assert stats.chisquare(pairs).pvalue > 1e-4  # the same partner for two, too
+        both = others[:, i] & others[:, j]
+        quarters = 2 * (lams[both, i] > 0.5).long() + (lams[both, j] > 0.5).long()
+        assert stats.chisquare(quarters.bincount(minlength=4)).pvalue > 1e-4
+        assert stats.spearmanr(lams[both, i], lams[both, j]).pvalue > 1e-4
+    first = lams[others[:, 0], 0], partners[others[:, 0], 0]
+    by_partner = [first[0][first[1] == j].numpy() for j in range(1, s)]
+    assert stats.kruskal(*by_partner).pvalue > 1e-4  # nor does lambda know the partner
+
+
+def test_mixup_per_example_does_not_know_the_batch():
+    """Given the sample, what comes of one example in a large batch is what comes of it in a row."""
+    sample = draw_sample(4000, side=2, classes=2)
+    lam = Mixup(2.0, per="example")(sample, rng()).y.max(1).values
+    mixed = lam[lam < 1 - 1e-6].numpy()  # a partner of the other class: max(lam, 1 - lam)
+    assert stats.binomtest(len(mixed), 4000, 0.5).pvalue > 1e-4
+    beta = stats.beta(2, 2)
+    assert stats.kstest(mixed, lambda t: beta.cdf(t) - beta.cdf(1 - t)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("per", ["pixel", "Batch", "", 1])
+def test_unknown_unit_of_mixup(per, refuses):
+    refuses(lambda: Mixup(per=per), repr(per), "example", "batch")
+
+
+class Painter:
+    """Stands for a generator: paints the label as a grey, with noise that stays below a tenth."""
+
+    def __init__(self, shape=(1, 2, 2), classes=4):
+        self.shape, self.classes, self.asked = shape, classes, []
+
+    def __call__(self, labels, *, generator):
+        self.asked.append(labels)
+        noise = torch.rand(len(labels), *self.shape, generator=generator)
+        return (labels[:, None, None, None] + 0.9 * noise) / self.classes
+
+    @staticmethod
+    def read(x):
+        return (x[:, 0, 0, 0] * 4).long()
+
+
+def test_generated_images_are_the_networks_for_the_labels():
+    painter, sample = Painter(), draw_sample(12, channels=1, side=2)
+    out = Generative(painter)(sample, rng())
+    assert torch.equal(out.y, sample.y)  # of a certain label there is nothing to draw
+    (asked,) = painter.asked
+    assert asked.dtype == torch.int64
+    assert torch.equal(asked, sample.y.argmax(1))
+    assert torch.equal(painter.read(out.x), asked)
+    assert len(out.x.unique()) == 12 * 4  # images of their own
+
+
+@pytest.mark.parametrize("network", ["dense", "residual"])
+def test_generated_images_have_the_law_of_the_network(network):
+    """Of one class: the distribution of a pixel is that of the generator called directly."""
+    made, n = untrained(network, (1, 4, 4), 3), 2000
+    out = Generative(made)(
+        Sample(torch.zeros(n, 1, 4, 4), torch.eye(3)[torch.ones(n).long()]), rng()
+    )
+    direct = made(torch.ones(n, dtype=torch.int64), generator=rng(1))
+    for place in ((0, 0, 0), (0, 2, 3)):
+        pixels = (images[:, *place].numpy() for images in (out.x, direct))
+        assert stats.ks_2samp(*pixels).pvalue > 1e-4
+
+
+def test_of_a_soft_label_the_class_is_drawn():
+    """From its row, one-hot then, so that the expected label stays what it was."""
+    n, painter = 3000, Painter()
+    rows = torch.tensor([[1.0, 2.0, 1.0, 4.0], [0.0, 6.0, 0.0, 2.0], [2.0] * 4]) / 8
+    sample = Sample(torch.zeros(3 * n, 1, 2, 2), rows.repeat(n, 1))
+    out = Generative(painter)(sample, rng())
+    assert torch.equal(out.y.sort(1).values, torch.eye(4)[[3] * 3 * n])
+    classes = out.y.argmax(1)
+    assert torch.equal(painter.read(out.x), classes)
+    for row, drawn in zip(rows, classes.view(n, 3).T, strict=True):
+        hits, possible = drawn.bincount(minlength=4), row > 0
+        assert not hits[~possible].any()
+        assert stats.chisquare(hits[possible], n * row[possible].double()).pvalue > 1e-4
+    pairs = (4 * classes.view(n, 3)[:, 0] + classes.view(n, 3)[:, 2]).bincount(minlength=16)
+    expected = n * (rows[0][:, None] * rows[2]).flatten().double()
+    assert stats.chisquare(pairs, expected).pvalue > 1e-4  # examples are independent
+
+
+@pytest.mark.parametrize("p", [0.2, 0.7])
+def test_examples_that_are_not_generated_stay_bit_for_bit(p):
+    sample = draw_sample(3000, channels=1, side=2)
+    sample = Sample(sample.x, (sample.y + 0.5) / 3)  # soft: a generated label is another
+    out = with_probability(Generative(Painter()), p)(sample, rng())
+    hot = (out.y == 1).any(1)
+    assert stats.binomtest(int(hot.sum()), 3000, p).pvalue > 1e-4
+    assert torch.equal(out.y[~hot], sample.y[~hot])
+    assert torch.equal(out.x[~hot], sample.x[~hot])
+    assert (out.x != sample.x).flatten(1).any(1)[hot].all()
+    assert torch.equal(Painter.read(out.x[hot]), out.y[hot].argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((1, 2, 3), 4), ((1, 3, 2), 4), ((3, 2, 2), 4), ((1, 2, 2), 3)]
+)
+@pytest.mark.parametrize("p", [1, 0.5])
+def test_a_generator_of_something_else(shape, classes, p, refuses):
+    generative = with_probability(Generative(Painter(shape, classes)), p) @ Flip()
+    refuses(
+        lambda: generative(draw_sample(channels=1, side=2), rng()),
+        f"{classes} classes", list(shape), "4 classes", [1, 2, 2],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["dense", "residual"])
+def test_a_generator_is_known_by_its_weights(network):
+    made, other = (untrained(network, (1, 4, 4), 3, seed=seed) for seed in range(2))
+    assert repr(Generative(made)) == repr(Generative(copy.deepcopy(made)))
+    assert repr(Generative(made)) != repr(Generative(other))
+    nearly = copy.deepcopy(made)
+    next(nearly.parameters()).view(-1)[0] += 1e-4
+    assert repr(Generative(nearly)) != repr(Generative(made))
+    composed = [repr(with_probability(Generative(n), 0.5) @ Flip()) for n in (made, other)]
+    assert composed[0] != composed[1]

@@ -121,8 +121,8 @@ def names(path):
     ("source", "expected"),
     [
         ("import numpy\nimport json\n", set()),
-        ("from lib import charts\n", {"lib/charts.py", "lib/show.py"}),
-        ("import lib.show as s\n", {"lib/show.py"}),
+        ("from lib import charts\n", {"lib/charts.py", "lib/files.py", "lib/show.py"}),
+        ("import lib.show as s\n", {"lib/files.py", "lib/show.py"}),
         ("from lib.files import replacing\n", {"lib/files.py"}),
         ("def f():\n    import lib.files\n", {"lib/files.py"}),
         ("from lib import book\n", {"lib/book.py", "lib/files.py", "lib/provenance.py"}),

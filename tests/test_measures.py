@@ -9,7 +9,7 @@ import torch
 from test_study import small_profile
 
 from lib import attacks, study
-from lib.augmentation import Sample, changed
+from lib.augmentation import Identity, Sample, changed
 from lib.influence import gradient_norms
 from lib.influence import influence as influence_scores
 from lib.measures import Subject, influence, performance, stratified, stress
@@ -161,7 +161,7 @@ def test_a_group_without_members_is_missing(made):
     test = images.test_labels != 0
     images = type(images)("digits", images.classes, images.train_images, images.train_labels,
                           images.test_images[test], images.test_labels[test])  # fmt: skip
-    rows = stress(Subject(subject.profile, subject.point, model, images))
+    rows = stress(Subject(subject.profile, subject.point, model, images, Identity()))
     for row in rows:
         if row["group"] == "unsuccessful":
             assert np.isnan(row["value"])
@@ -409,7 +409,7 @@ def test_a_group_below_thirty_is_missing_and_never_zero(made, number):
     """200 training points, of which `number` are augmented."""
     control, trained = made("none", 0), made("classic", 0.25)
     images = study.dataset(trained.profile)
-    subject = Subject(trained.profile, trained.point, trained.model, images)
+    subject = Subject(trained.profile, trained.point, trained.model, images, Identity())
     subject.drawn = FirstOnes(number)(subject.train)
     rows = influence(subject, control)
     ratios = [row for row in rows if row["measure"] == "log ratio"]
@@ -428,13 +428,14 @@ def test_only_the_excess_over_the_control_speaks_of_training(made):
     """The control's own network as the subject: pairs and control are the same reading."""
     control, other = made("none", 0), made("classic", 1)
     images = study.dataset(control.profile)
-    subject = Subject(control.profile, control.point, control.model, images)
+    subject = Subject(control.profile, control.point, control.model, images, Identity())
     subject.drawn = control.drawn
     rows = influence(subject, other)
     assert not [row for row in rows if row.get("reading") == "control"]  # no pairs at p = 0
     twins = FirstOnes(60)(subject.train)
+    subject = Subject(control.profile, control.point, control.model, images, Identity())
     subject.drawn = twins
-    judge = Subject(control.profile, control.point, control.model, images)
+    judge = Subject(control.profile, control.point, control.model, images, Identity())
     judge.drawn = twins  # the same risk, so the same Hessian
     rows = influence(subject, judge)
     for test, method in [
@@ -470,7 +471,7 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
                           images.train_labels[:40],
                           torch.nn.functional.pad(images.test_images[:10], [4] * 4),
                           images.test_labels[:10])  # fmt: skip
-    rows = performance(Subject(trained.profile, trained.point, model, images))
+    rows = performance(Subject(trained.profile, trained.point, model, images, Identity()))
     x = images.test_images.float() / 255
     alone = torch.cat([model(one[None]).argmax(1) for one in x])
     assert rows[0]["value"] == pytest.approx((alone != images.test_labels).float().mean().item())

@@ -109,7 +109,7 @@ def test_a_shipped_profile_is_what_its_file_says(name):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("digits", 5 + 2 * 4 * 5), ("cifar10", 3 + 2 * 10 * 3), ("cifar10-resnet50", 63)],
+    [("digits", 105), ("cifar10", 3 + 5 * 10 * 3), ("cifar10-resnet50", 153)],
 )
 def test_the_size_of_a_grid(name, size):
     assert len(grid(Profile.load(name))) == size
@@ -144,8 +144,10 @@ def test_jobs_partition_the_grid(name):
     ]
     assert Counter(point for points in cut.values() for point in points) == Counter(grid(profile))
     for points in cut.values():
-        assert len({(point.augmentation, point.seed) for point in points}) == 1
+        assert len({point.augmentation for point in points}) == 1
         assert 1 <= len(points) <= profile.sweep["points_per_job"]
+        # What the notebook is given: every one of some p with every one of some seeds.
+        assert len(points) == len({q.p for q in points}) * len({q.seed for q in points})
     at_zero = [points[0].p == 0 for points in cut.values()]
     assert at_zero == sorted(at_zero, reverse=True)
 
@@ -171,13 +173,19 @@ def test_jobs_of_any_grid(tmp_path_factory, p, augmentation, seed, size):
     assert [point.p == 0 for point in points] == sorted(point.p == 0 for point in points)[::-1]
     cut = jobs(profile)
     assert Counter(point for part in cut.values() for point in part) == Counter(points)
-    # As few executions as the size allows.
-    least = len(seed) * ((0 in p) + len(augmentation) * math.ceil(len(positive) / size))
-    assert len(cut) == least
+    # All p of as many seeds as the size allows or, where it is smaller, as many p of one seed.
+    dial = len(positive) or 1
+    together = max(1, size // dial)
+    parts = math.ceil(len(positive) / size) if together == 1 else min(1, len(positive))
+    chunks = math.ceil(len(seed) / together)
+    assert len(cut) == chunks * ((0 in p) + len(augmentation) * parts)
+    for part in cut.values():
+        assert len({one.seed for one in part}) <= together
 
 
 def test_the_same_p_twice_is_one_point(altered):
-    path = altered(**{"grid.p": [0, 0.0, 0.3, 0.1 + 0.2, 1, 1.0], "grid.seed": [4]})
+    axes = {"grid.seed": [4], "grid.augmentation": ["classic", "mixup"]}
+    path = altered(**axes, **{"grid.p": [0, 0.0, 0.3, 0.1 + 0.2, 1, 1.0]})
     assert [point.p for point in grid(Profile.load(path))] == [0, 0.3, 0.3, 1, 1]
 
 
@@ -196,6 +204,9 @@ def test_the_same_p_twice_is_one_point(altered):
         ({"dataset": "mnist"}, True),
         ({"subset": [100, 50]}, True),
         ({"augmentations.mixup": ["Mixup", {"alpha": 2.0}]}, True),
+        ({"augmentations.classic": ["Classic", {"images": "colour"}]}, False),
+        ({"augmentations.new": ["Flip", {}]}, False),
+        ({"grid.augmentation": ["mixup"]}, False),
         ({"grid.seed": [7]}, False),
         ({"grid.p": [0, 1]}, False),
         ({"sweep.points_per_job": 1}, False),
@@ -203,9 +214,65 @@ def test_the_same_p_twice_is_one_point(altered):
     ],
 )
 def test_the_version_follows_the_settings_that_matter(altered, change, matters):
-    digits = Profile.load("digits")
-    assert digits.version == Profile.load(altered()).version
-    assert (Profile.load(altered(**change)).version != digits.version) is matters
+    version = Profile.load("digits").version("mixup")
+    assert version == Profile.load(altered()).version("mixup")
+    assert (Profile.load(altered(**change)).version("mixup") != version) is matters
+
+
+OTHER = ["Generative", {"kind": "wgp", "seed": 0, "steps": 9}]
+
+
+@pytest.mark.parametrize(
+    ("change", "network", "generator"),
+    [
+        ({"training.epochs": 21}, True, False),
+        ({"network": "resnet9"}, True, False),
+        ({"subset": [100, 50]}, True, True),
+        ({"augmentations.gan-ns": OTHER}, True, True),
+        ({"augmentations.gan-wgp": OTHER}, False, False),
+        ({"augmentations.mixup": ["Mixup", {"alpha": 2.0}]}, False, False),
+        ({"attack.eps": [0.25]}, False, False),
+    ],
+)  # fmt: skip
+def test_networks_and_generators_follow_their_own_settings(altered, change, network, generator):
+    one, other = Profile.load("digits"), Profile.load(altered(**change))
+    assert (one.training_version("gan-ns") != other.training_version("gan-ns")) is network
+    assert (one.generator_version("gan-ns") != other.generator_version("gan-ns")) is generator
+
+
+def test_versions_tell_augmentations_apart():
+    profile = Profile.load("digits")
+    names = ["none", *profile.grid["augmentation"], "mixup+classic"]
+    assert len({profile.version(name) for name in names}) == len(names)
+
+
+# Augmentations that need a generator
+
+
+class Painter:
+    """A stand-in for a trained generator: it paints every image in one grey."""
+
+    shape, classes = (1, 8, 8), 10
+
+    def __init__(self, level):
+        self.level = level
+
+    def __call__(self, labels, *, generator):
+        return torch.full((len(labels), *self.shape), self.level)
+
+
+def test_a_generative_factor_is_given_its_own_generator():
+    profile = Profile.load("digits")
+    assert profile.generators("gan-ns") == ["gan-ns"]
+    assert profile.generators("classic+gan-wgp+mixup+gan-ns") == ["gan-wgp", "gan-ns"]
+    assert profile.generators("classic+mixup") == profile.generators("none") == []
+    levels = {"gan-ns": 0.25, "gan-wgp": 0.75}
+    sample = Sample(torch.zeros(6, 1, 8, 8), torch.eye(10)[:6])
+    for name in ("gan-ns", "gan-wgp", "gan-wgp+gan-ns"):
+        made = profile.augmentation(name, generator=lambda factor: Painter(levels[factor]))
+        drawn = made(sample, torch.Generator().manual_seed(0))
+        assert (drawn.x == levels[name.split("+")[-1]]).all()
+        assert torch.equal(drawn.y, sample.y)
 
 
 # Augmentations of a profile
@@ -312,6 +379,18 @@ def test_an_unknown_profile(refuses):
         ({"augmentations.classic": ["Clasic", {}]}, ["Clasic"]),
         ({"augmentations.mixup": ["Mixup", {"alfa": 1}]}, ["alfa"]),
         ({"augmentations.mixup": ["Mixup", {"alpha": -1}]}, ["-1", "> 0"]),
+        ({"augmentations.mixup": ["Mixup", {"per": "pixel"}]}, ["'pixel'", "example", "batch"]),
+        ({"augmentations.mixup": ["Mixup", 1.0]}, ["'mixup'", "1.0"]),
+        ({"augmentations.mixup": 3}, ["'mixup'", "3"]),
+        ({"augmentations.gan-ns": ["Generative", {"kind": "ns", "seed": 0}]}, ["gan-ns", "steps"]),
+        (
+            {"augmentations.gan-ns": ["Generative", {"kind": "gan", "seed": 0, "steps": 9}]},
+            ["gan-ns", "'gan'", "ns, wgp"],
+        ),
+        (
+            {"augmentations.gan-ns": ["Generative", {"kind": "ns", "seed": 0, "steps": 9, "z": 1}]},
+            ["gan-ns", "'z'"],
+        ),
         ({"training": [1, 2]}, ["training"]),
     ],
 )

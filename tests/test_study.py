@@ -1,20 +1,26 @@
 """The study end to end, on a few digits and, through the profiles for a GPU, on CIFAR-10."""
 
+import json
 import os
 import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 
 from lib import augmentation as library
-from lib import data, provenance, records, study, training
+from lib import checkpoint, data, provenance, records, study, training
 from lib.augmentation import Augmentation, Sample
 from lib.profile import FOLDER, Profile
 from lib.provenance import ROOT
+
+GAN = {"seed": 0, "steps": 12, "rounds": 3, "network": "dense", "width": 16, "critic_width": 16,
+       "latent": 4, "critic_steps": 1}  # fmt: skip
 
 
 def small_profile(folder, base="digits", **changes):
@@ -24,7 +30,9 @@ def small_profile(folder, base="digits", **changes):
     changes = {
         "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
         "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
-        "grid.p": [0, 0.25, 1], "grid.seed": [0, 1],
+        "grid.p": [0, 0.25, 1], "grid.seed": [0, 1], "grid.augmentation": ["classic", "mixup"],
+        "augmentations.gan-ns": ["Generative", GAN | {"kind": "ns"}],
+        "augmentations.gan-wgp": ["Generative", GAN | {"kind": "wgp"}],
     } | changes  # fmt: skip
     for where, value in changes.items():
         *above, name = where.split(".")
@@ -128,7 +136,7 @@ def test_run_writes_a_complete_record(house, tmp_path, augmentation, p):
     images = study.dataset(profile)
     shared = {
         "profile": "small", "dataset": "digits", "network": "small_cnn",
-        "augmentation": augmentation, "p": p, "seed": 1, "settings": profile.version,
+        "augmentation": augmentation, "p": p, "seed": 1, "settings": profile.version(augmentation),
         "code": provenance.code_version("study"), "data": images.checksum[:12],
         "torch": torch.__version__,
     }  # fmt: skip
@@ -404,7 +412,9 @@ def test_a_record_stands_where_points_are_not_remade(house, tmp_path, engine):
     assert study.recorded(profile, point)
     assert not study.recorded(profile, profile.point("none", 0, 1))
     assert not study.recorded(profile, profile.point("classic", 0.25, 0))
-    other_point = records.read("small", "cost").assign(augmentation="classic", p=0.25, table="cost")
+    other_point = records.read("small", "cost").assign(
+        augmentation="classic", p=0.25, table="cost", settings=profile.version("classic")
+    )
     records.write(other_point, tmp_path / "classic.parquet")
     records.collect("small", [tmp_path / "classic.parquet"], keep=True)
     found = {(a, p, seed): study.recorded(profile, profile.point(a, p, seed))
@@ -512,3 +522,108 @@ def test_a_record_of_another_point_does_not_count(house, tmp_path, capsys):
     assert not study.recorded(profile, other)
     assert str(copied) in capsys.readouterr().err
     assert study.recorded(profile, profile.point("none", 0, 0))
+
+
+# Generators
+
+
+def generator_rows(profile, factor="gan-ns"):
+    return records.read_file(study.run_generator(profile, factor, progress=False))
+
+
+def test_the_record_of_a_generator_is_complete_and_true(house, tmp_path):
+    home = house()
+    profile = small_profile(tmp_path, subset=[400, 300], **{"grid.augmentation": ["gan-ns"]})
+    assert study.generators(profile) == ["gan-ns"]
+    assert not study.generator_recorded(profile, "gan-ns")
+    frame = generator_rows(profile)
+    assert study.generator_recorded(profile, "gan-ns")
+    assert (frame.table == "generators").all()
+    distances = frame[frame.measure == "Frechet distance"]
+    assert distances[["of", "step"]].values.tolist() == [
+        ["test images", 0], *(["generated images", step] for step in (4, 8, 12))
+    ]  # fmt: skip
+    assert (distances.examples == 300).all()
+    assert set(distances.features) == {"small_cnn"}
+
+    # The floor, by an independent formula, from the features of the network at p = 0.
+    model = study.train_or_load(profile, profile.point("none", 0, 0), progress=False)
+    images = study.dataset(profile)
+    with torch.no_grad():
+        sets = [model.features(x.float() / 255).double().numpy()
+                for x in (images.train_images, images.test_images)]  # fmt: skip
+    (mean, cov), (mean_2, cov_2) = ((x.mean(0), np.cov(x.T)) for x in sets)
+    roots = np.sqrt(np.linalg.eigvals(cov @ cov_2).real.clip(0)).sum()
+    by_hand = ((mean - mean_2) ** 2).sum() + np.trace(cov + cov_2) - 2 * roots
+    assert distances.value.iloc[0] == pytest.approx(by_hand, rel=1e-3)
+    assert (distances.value.iloc[1:] > by_hand).all()  # twelve steps teach it little
+
+    # The score is that of the network that saw generated images alone.
+    only = study.train_or_load(profile, profile.point("gan-ns", 1, 0), progress=False)
+    with torch.no_grad():
+        right = only(images.test_images.float() / 255).argmax(1) == images.test_labels
+    score = frame[frame.measure == "classification accuracy score"]
+    assert score.value.item() == pytest.approx(right.float().mean().item())
+    assert len(files(home, "generators-*/gan-ns.png")) == 1
+
+
+def test_a_distance_of_too_few_images_is_missing(house, tmp_path):
+    house()
+    frame = generator_rows(small_profile(tmp_path))
+    assert frame[frame.measure == "Frechet distance"].value.isna().all()
+    assert frame[frame.measure != "Frechet distance"].value.notna().all()
+
+
+def test_a_generator_is_trained_once_and_for_every_seed(house, tmp_path, capsys):
+    home = house()
+    profile = small_profile(tmp_path)
+    first = study.generator(profile, "gan-ns", progress=False)
+    ((path, *_), before) = files(home, "gan-ns.safetensors"), path_states(home)
+    for seed in (0, 1):
+        study.train_or_load(profile, profile.point("gan-ns", 0.5, seed), progress=False)
+    again = study.generator(profile, "gan-ns", progress=False)
+    assert again.digest() == first.digest()
+    assert [past["seconds"] for past in again.history] == [
+        past["seconds"] for past in first.history
+    ]
+    assert {name: state for name, state in path_states(home).items() if name in before} == before
+
+    # Damaged, it is named, set aside and trained again to the same weights.
+    path.write_bytes(path.read_bytes()[:-100])
+    assert study.generator(profile, "gan-ns", progress=False).digest() == first.digest()
+    assert str(path) in capsys.readouterr().err
+    assert path.with_suffix(".refused").exists()
+
+
+def path_states(home):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files(home, "gan-ns.*")}
+
+
+def test_a_network_knows_its_generator(house, tmp_path, capsys):
+    """Another generator of the same name makes another training: no checkpoint is mixed up."""
+    house()
+    profile = small_profile(tmp_path)
+    before = weights(profile, "gan-ns", 1)
+    path = study.generator_path(profile, "gan-ns")
+    other = study.generator(profile, "gan-wgp", progress=False)
+    recipe = json.loads(safe_open(path, "pt").metadata()["recipe"])
+    parts = {"averaged": other.state_dict(), "previews": {"images": other.previews}}
+    checkpoint.save(path, parts, recipe, other.history)
+    after = weights(profile, "gan-ns", 1)
+    assert "augmentation differ" in capsys.readouterr().err
+    assert not equal(before, after)
+
+
+def test_only_grids_that_need_generators_have_them(tmp_path):
+    assert study.generators(small_profile(tmp_path)) == []
+    both = {"grid.augmentation": ["classic+gan-wgp", "gan-ns", "gan-wgp"]}
+    assert study.generators(small_profile(tmp_path, **both)) == ["gan-ns", "gan-wgp"]
+    assert study.generators(small_profile(tmp_path, **both, **{"grid.p": [0]})) == []
+
+
+def test_a_point_with_a_generator_is_recorded(house, tmp_path):
+    house()
+    frame = run(small_profile(tmp_path), "gan-ns", 0.5)
+    ratios = frame[(frame.measure == "log ratio") & (frame.reading == "groups")]
+    assert 60 < ratios.examples.iloc[0] < 140  # of 200, each replaced with probability 1/2
+    assert ratios.value.notna().all()

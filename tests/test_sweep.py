@@ -33,7 +33,8 @@ def record(profile, point, value=0.5):
     """A record as the study writes it, of one row, made without any training."""
     row = {
         "profile": profile.name, **vars(point), "table": "performance", "measure": "clean error",
-        "code": study.code_version("study"), "settings": profile.version, "data": "d",
+        "code": study.code_version("study"), "data": "d",
+        "settings": profile.version(point.augmentation),
         "commit": "c", "python": "3", "torch": "2", "device": "cpu", "value": value, "examples": 1,
     }  # fmt: skip
     records.write([row, row | {"table": "cost"}], study.record_path(profile, point))
@@ -48,7 +49,7 @@ def test_plan_prints_points_hours_and_megabytes_and_leaves_nothing(house, tmp_pa
     small = small_profile(tmp_path)
     before = sorted(ROOT.glob("notebooks/**/*")), sorted(tmp_path.rglob("*"))
     said = says("plan", path, "--workers", 2)
-    points = 45 if name == "digits" else len(grid(small))
+    points = 105 if name == "digits" else len(grid(small))
     assert f"{points} points" in said
     assert re.search(r"[\d.e-]+ hours with 2 workers", said)
     # 25,866 parameters of four bytes each, for every point.
