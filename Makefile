@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PROFILE ?= digits
 # A worker a core; one alone where they would share a GPU.
-CORES ?= $(shell if command -v nvidia-smi >/dev/null; then echo 1; else nproc 2>/dev/null || sysctl -n hw.ncpu; fi)
+CORES ?= $(shell if command -v nvidia-smi >/dev/null; then echo 1; else env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu; fi)
 VENV := .venv
 READY := $(VENV)/.ready
 # A killed run leaves nothing locked or half-written, so the next one simply goes on.
@@ -11,6 +11,9 @@ SNAKEMAKE := snakemake --quiet=rules --cores $(CORES) --nolock --rerun-incomplet
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a worker: two of them beat one worker with two threads on small networks.
 export OMP_NUM_THREADS ?= 1
+# glibc keeps freed memory for the next batch: else a third of an attack is page faults.
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 
 .PHONY: book test check plan sweep status serve bench lint clean
 

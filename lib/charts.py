@@ -125,7 +125,7 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=
     colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
     picked = alt.selection_point(fields=["augmentation"], bind="legend")
     base = alt.Chart().encode(
-        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format="~g")),
+        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".6~g")),
         color=colour,
     )
     mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=False), axis=_axis(format))

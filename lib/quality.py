@@ -43,6 +43,12 @@ def frechet_distance(features_a, features_b, *, few=False):
     return max(0.0, distance.item())
 
 
+def distance_or_missing(features_a, features_b):
+    """Their Frechet distance, NaN where one of them has too few examples for its dimensions."""
+    few = min(len(features_a), len(features_b)) <= features_a.shape[1]
+    return math.nan if few else frechet_distance(features_a, features_b)
+
+
 @torch.no_grad()
 def features(model, images):
     """What the last layer of a study's network sees of images uint8 `[n, c, h, w]`: `[n, d]`."""
@@ -86,18 +92,17 @@ def inception(device="cpu", wait=20):
 class Judge:
     """Frechet distances from the training images of a data set, in features of a study's network.
 
-    `network()` gives that network; it is asked for at the first distance. The test images' distance
-    is the floor for other sets of that size. NaN where there are too few images for the features.
+    `name` tells judges apart. `network()` gives that network, and is asked for at the first
+    distance. The test images' distance is the floor for other sets of that size. NaN where there
+    are too few images for the features.
     """
 
-    def __init__(self, images, network, seed):
-        self.images, self.network, self.seed = images, network, seed
+    def __init__(self, name, images, network, seed):
+        self.name, self.images, self.network, self.seed = name, images, network, seed
 
     def distance(self, images):
         """Of images uint8 `[n, c, h, w]` from all training images."""
-        found = features(self._model, images.to(self._device))
-        few = min(len(found), len(self._real)) <= found.shape[1]
-        return math.nan if few else frechet_distance(self._real, found)
+        return distance_or_missing(self._real, features(self._model, images.to(self._device)))
 
     def generated(self, generator):
         """Images of a generator, one for each test label, always of the same latent vectors."""

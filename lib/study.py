@@ -105,6 +105,7 @@ def generator(profile, factor, *, progress=True):
 
     def after_round(network, record, previews):
         record["distance"] = critic.distance(critic.generated(network))
+        record["judge"] = critic.name
         sheet = show.pictures(
             previews.cpu().numpy().reshape(-1, *network.shape) / 255,
             rows=[f"round {i + 1}" for i in range(len(previews))], titles=critic.images.classes,
@@ -134,7 +135,10 @@ def judge(profile):
     """Of generated images, in the eyes of the study's network at p = 0 of the first seed."""
     seed = profile.grid["seed"][0]
     point = profile.point("none", 0, seed)
-    return Judge(dataset(profile), lambda: train_or_load(profile, point, progress=False), seed)
+    name = checkpoint_path(profile, point).parent.name  # another one has features of its own
+    return Judge(
+        name, dataset(profile), lambda: train_or_load(profile, point, progress=False), seed
+    )
 
 
 def subject(profile, point, *, progress=True):
@@ -249,12 +253,17 @@ def run_generator(profile, factor, *, progress=True):
         return row("generators", "Frechet distance", value, n, of=of, step=step, features=features)
 
     rows = [distance("test images", 0, by.distance(images.test_images))]
-    rows += [distance("generated images", past["step"], past["distance"]) for past in history]
+    rows += [
+        distance("generated images", past["step"], past["distance"])
+        for past in history[:-1]
+        if past["judge"] == by.name
+    ]
+    rows.append(distance("generated images", last, by.distance(by.generated(network))))
     inception = quality.inception(device()) if network.shape[0] == 3 else None
     if inception:
         real, made = inception(images.train_images), inception(by.generated(network))
-        floor = quality.frechet_distance(real, inception(images.test_images))
-        fid = quality.frechet_distance(real, made)
+        floor = quality.distance_or_missing(real, inception(images.test_images))
+        fid = quality.distance_or_missing(real, made)
         rows.append(distance("test images", 0, floor, "inception"))
         rows.append(distance("generated images", last, fid, "inception"))
     point = profile.point(factor, 1, by.seed)

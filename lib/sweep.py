@@ -1,6 +1,7 @@
 """The sweep from the command line: what it takes, where it stands, its generators and tables."""
 
 import argparse
+import inspect
 import sys
 import time
 
@@ -60,16 +61,24 @@ def estimate(profile):
 
 
 def _generator_seconds(profile, factor):
-    """Seconds that the training of a factor's generator takes here; 0 if it is done."""
+    """Seconds that the training of a factor's generator takes here; 0 if it is done.
+
+    Of a step with few images, scaled: on a processor a whole batch may take a minute.
+    """
     if generator_path(profile, factor).exists():
         return 0.0
     ((_, _, recipe),) = profile.factors(factor)
-    steps = recipe["steps"]
-    few = recipe | {"steps": 4, "rounds": 1}
-    seconds = _seconds(
-        lambda: gan.train_gan(dataset=dataset(profile), device=device(), progress=False, **few)
+    usual = inspect.signature(gan.train_gan).parameters["batch_size"].default
+    size = recipe.get("batch_size", usual)
+    few = size if device().type == "cuda" else min(size, 4)
+    one = recipe | {"steps": 1, "rounds": 1, "batch_size": few}
+    images = dataset(profile)
+    return (
+        recipe["steps"]
+        * size
+        / few
+        * _seconds(lambda: gan.train_gan(dataset=images, device=device(), progress=False, **one))
     )
-    return seconds / 4 * steps
 
 
 def _seconds(call):

@@ -34,15 +34,15 @@ from fractions import Fraction
 import pandas as pd
 import torch
 
-from lib import charts, data, law
+from lib import charts, law, study
 from lib.augmentation import Identity, changed
 from lib.profile import Profile
 from lib.seeds import generator
 from lib.training import to_sample
 
 settings = Profile.load(profile)
-digits = data.load(settings.dataset)
-S = to_sample(digits.train_images[:8], digits.train_labels[:8], len(digits.classes))
+images = study.dataset(settings)
+S = to_sample(images.train_images[:8], images.train_labels[:8], len(images.classes))
 
 # %% [markdown]
 # ## The definition
@@ -78,7 +78,7 @@ S = to_sample(digits.train_images[:8], digits.train_labels[:8], len(digits.class
 # and a source of randomness, and nothing else decides what comes out.
 
 # %%
-A = settings.augmentation(augmentation, p)
+A = study.augmentation(settings, augmentation, p)
 drawn = A(S, generator(seed, "a first draw"))
 again = A(S, generator(seed, "a second draw"))
 
@@ -169,7 +169,7 @@ charts.table(
 # associative, so that we need no brackets:
 
 # %%
-mixup = settings.augmentation("mixup", p)
+mixup = study.augmentation(settings, "mixup", p)
 
 
 def same(first, second):
@@ -251,15 +251,16 @@ charts.table(
         [
             {
                 "independence": "over S and the draws" if name == "independent" else "given S",
-                "maps A that are augmentations": len({a for a, _ in tried}),
-                "noises B that are": len({b for _, b in tried}),
+                "maps A": len({a for a, _ in tried}),
+                "noises B": len({b for _, b in tried}),
                 "pairs": len(tried),
-                "pairs that break the lemma": len(broken),
+                "fail": len(broken),
             }
             for name, (tried, broken) in found.items()
         ]
     ),
-    caption="The printed lemma on two bits, under either reading of independence",
+    caption="The printed lemma on two bits, under either reading of independence: how many maps A and "
+    "noises B are augmentations, their pairs, and the pairs whose composition is none",
 )
 
 # %% [markdown]
@@ -552,7 +553,7 @@ charts.table(
 # change". At $p = 0$ we have the identity, at $p = 1$ the augmentation itself.
 
 # %%
-whole = to_sample(digits.train_images, digits.train_labels, len(digits.classes))
+whole = to_sample(images.train_images, images.train_labels, len(images.classes))
 charts.table(
     pd.DataFrame(
         [
@@ -560,7 +561,9 @@ charts.table(
                 "p": q,
                 "augmented": changed(
                     whole,
-                    settings.augmentation(augmentation, q)(whole, generator(seed, "share", q)),
+                    study.augmentation(settings, augmentation, q)(
+                        whole, generator(seed, "share", q)
+                    ),
                 )
                 .float()
                 .mean()

@@ -27,7 +27,7 @@ seed = 0  # every draw below comes from this number
 # %%
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from lib import charts, quality, records, study
 from lib.augmentation import Mixup, changed
@@ -113,7 +113,7 @@ charts.pictures(
 # partner stays as it is.
 
 # %%
-mixed = study.augmentation(settings, "mixup")(S, generator(seed, "mixup"))
+mixed = study.augmentation(settings, "mixup")(S, generator(seed, "blend"))
 
 
 def reading(y):
@@ -136,7 +136,7 @@ charts.pictures(
 # for a class, white for a probability of one. With $\alpha = 1$ every weight is equally likely;
 # with $\alpha = 0.1$ most lie near 0 or 1. Per batch, all labels share one weight; per
 # example, each has its own, and the outputs are independent given the sample, as
-# [chapter 1](01_definition.md) asks of an augmentation.
+# [chapter 1](01_definition) asks of an augmentation.
 
 # %%
 kinds = {
@@ -149,7 +149,7 @@ labels = [S.y if kind is None else kind(S, generator(seed, "labels")).y for kind
 charts.pictures(
     torch.stack(labels)[:, None].numpy(),
     titles=list(kinds),
-    scale=16,
+    scale=14,
     description="The labels of ten examples as matrices, before and after three kinds of mixup",
 )
 
@@ -198,12 +198,13 @@ for name, network in networks.items():
     steps = [network.history[i]["step"] for i in shown]
     previews = network.previews[shown].flatten(0, 1).cpu().numpy() / 255
     display(
+        Markdown(f"**{name}**"),
         charts.pictures(
             previews,
-            rows=[f"{name}, step {step}" for step in steps],
+            rows=[f"step {step}" for step in steps],
             titles=list(names),
             description=f"Images of {name} by class and training step, always of the same noise",
-        )
+        ),
     )
 
 # %% [markdown]
@@ -252,10 +253,8 @@ for name, part in last.groupby("augmentation"):
         {
             "generator": name,
             "distance": value["Frechet distance", "generated images", settings.network],
-            "of the test images": floor,
-            "accuracy score": part.loc[
-                part.measure == "classification accuracy score", "value"
-            ].item(),
+            "floor": floor,
+            "score": part.loc[part.measure == "classification accuracy score", "value"].item(),
             "steps": int(part.step.max()),
             "seconds": part.loc[part.measure == "training seconds", "value"].item(),
         }
@@ -264,9 +263,9 @@ for name, part in last.groupby("augmentation"):
         rows[-1]["FID"] = fid
 charts.table(
     pd.DataFrame(rows),
-    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, "
-    "classification accuracy score, and what their training took",
-    formats={"accuracy score": ".1%", "seconds": ".0f"},
+    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, its "
+    "floor, the classification accuracy score, and what the training took",
+    formats={"score": ".1%", "seconds": ".0f"},
 )
 
 # %% [markdown]
@@ -279,7 +278,7 @@ charts.table(
 
 # %% tags=["hide-input"]
 for name in generative:
-    display(at_every_p(name))
+    display(Markdown(f"**{name}**"), at_every_p(name))
 
 # %% [markdown]
 # ## Compositions
@@ -290,7 +289,7 @@ for name in generative:
 # %% tags=["hide-input"]
 composed = [name for name in settings.grid["augmentation"] if "+" in name]
 for name in ["mixup", *composed]:
-    display(at_every_p(name))
+    display(Markdown(f"**{name}**"), at_every_p(name))
 
 # %% [markdown]
 # ## How much is augmented?
@@ -393,6 +392,6 @@ charts.scatter(
 )
 
 # %% [markdown]
-# Classic transforms and generators stay in the clusters of the classes; mixup fills the space between
-# them, where no real image lies. What that does to a network's errors, on clean images and under
-# attack, is the next chapter's subject.
+# On digits the generators hardly leave the data, and the expert's transforms lead farthest from it, in
+# the eyes of a network that never saw such images. Mixup fills the gaps between the classes. Whether near or far is better for a network, on clean images and under attack, no
+# distance can tell; the next chapter measures it.

@@ -212,7 +212,7 @@ def test_generated_images_are_bytes_for_the_labels(n, global_rng_untouched):
 def test_distance_is_that_from_all_training_images(images):
     model = Reads()
     train, test = (features(model, part) for part in (images.train_images, images.test_images))
-    judge = Judge(images, lambda: model, 0)
+    judge = Judge("judge", images, lambda: model, 0)
     assert judge.distance(images.test_images) == pytest.approx(by_hand(train, test), rel=1e-5)
     assert judge.distance(images.train_images) == pytest.approx(0, abs=1e-6)
 
@@ -221,7 +221,7 @@ def test_judge_takes_one_image_for_each_test_label_always_of_the_same_latents(
     images, global_rng_untouched
 ):
     model, paints = Reads(), Paints()
-    judge = Judge(images, lambda: model, 0)
+    judge = Judge("judge", images, lambda: model, 0)
     one, again = (global_rng_untouched(lambda: judge.generated(paints)) for _ in range(2))
     assert torch.equal(one, again)
     assert torch.equal(paints.latents[0], paints.latents[1])
@@ -229,7 +229,7 @@ def test_judge_takes_one_image_for_each_test_label_always_of_the_same_latents(
     assert torch.equal(one, (255 * paints.painted()[:41]).round().byte())
     expected = by_hand(features(model, images.train_images), features(model, one))
     assert judge.distance(one) == pytest.approx(expected, rel=1e-4)
-    assert not torch.equal(Judge(images, lambda: model, 1).generated(paints), one)
+    assert not torch.equal(Judge("judge", images, lambda: model, 1).generated(paints), one)
 
 
 def test_judge_asks_for_its_network_once_and_late(images):
@@ -239,7 +239,7 @@ def test_judge_asks_for_its_network_once_and_late(images):
         asked.append(True)
         return Reads()
 
-    judge = Judge(images, network, 0)
+    judge = Judge("judge", images, network, 0)
     assert not asked
     for _ in range(2):
         judge.distance(judge.generated(Paints()))
@@ -248,7 +248,7 @@ def test_judge_asks_for_its_network_once_and_late(images):
 
 @pytest.mark.parametrize(("d", "enough"), [(40, True), (41, False), (60, False)])
 def test_no_number_from_too_few_images(images, d, enough):
-    judge = Judge(images, lambda: Reads(d), 0)
+    judge = Judge("judge", images, lambda: Reads(d), 0)
     distance = judge.distance(images.test_images)
     assert (distance > 0) if enough else math.isnan(distance)
 

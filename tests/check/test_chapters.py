@@ -76,7 +76,6 @@ def test_the_study_is_made_again_when_the_engine_changes(built):
     again = planned(built)
     jobs = {"none-seed0-1-part0", "classic-seed4-part0", "gan-ns"}
     assert jobs | {"performance", "06_findings"} <= again
-    assert "01_definition" not in again
 
 
 def test_only_pages_are_rendered_again_when_a_page_changes(built):
