@@ -113,6 +113,22 @@ def with_probability(augmentation, p, per=None):
     return Sometimes(augmentation, p, per or augmentation.unit)
 
 
+def drawn_in_batches(augmentation, sample, generator, batch_size):
+    """One draw of A over a whole sample, minibatch by minibatch in a random order, as in training.
+
+    An augmentation whose unit is the batch would else toss one coin for all. The examples come
+    back in the sample's own order.
+    """
+    order = torch.randperm(len(sample), generator=generator, device=sample.x.device)
+    parts = [
+        augmentation.draw(Sample(sample.x[batch], sample.y[batch]), generator)
+        for batch in order.split(batch_size)
+    ]
+    back = order.argsort()
+    x, y = (torch.cat([getattr(part, field) for part in parts])[back] for field in "xy")
+    return Sample(x, y)
+
+
 def changed(before, after):
     """Which examples are augmented: bool `[s]`, true where x or y differs from `before`."""
     return (before.x != after.x).flatten(1).any(1) | (before.y != after.y).any(1)
@@ -280,9 +296,10 @@ class Mixup(Augmentation):
 class Generative(Augmentation):
     """Each example gives way to an image generated for its label.
 
-    `network(labels, generator=rng)` gives images in [0, 1] and says for which `.shape` and how many
-    `.classes` it was trained. Of a soft label the class is drawn, and is the label of the image:
-    the expected label stays what it was.
+    `network`, a module called as `network(labels, generator=rng)`, gives images in [0, 1] and says
+    for which `.shape` and how many `.classes` it was trained; it follows the sample to its device.
+    Of a soft label the class is drawn, and is the label of the image: the expected label stays
+    what it was.
     """
 
     def __init__(self, network):
@@ -297,6 +314,7 @@ class Generative(Augmentation):
                 f"{list(self.network.shape)}, the sample of {classes} classes of {list(shape)}"
             )
         labels = torch.multinomial(y, 1, generator=generator)[:, 0]
+        self.network.to(x.device)
         with torch.no_grad():
             images = self.network(labels, generator=generator)
         return Sample(images.to(x.dtype), F.one_hot(labels, classes).to(y.dtype))

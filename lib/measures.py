@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from lib import attacks, checks, training
-from lib.augmentation import Sample, changed
+from lib.augmentation import Sample, changed, drawn_in_batches
 from lib.influence import METHODS, gradient_norms, gradients, s_test
 from lib.seeds import generator
 from lib.stress import prediction_change_stress
@@ -66,17 +66,9 @@ class Subject:
 
     @cached_property
     def drawn(self):
-        """One draw of A(S) over the training sample, minibatch by minibatch, as in training."""
+        """One draw of A(S) over the training sample."""
         stream, size = self.generator("draw of A(S)"), self.profile.training["batch_size"]
-        # In an order drawn anew: a batch of mixup must not be a stretch of the file.
-        order = torch.randperm(len(self.train), generator=stream, device=self.device)
-        parts = [
-            self.augmentation.draw(Sample(self.train.x[batch], self.train.y[batch]), stream)
-            for batch in order.split(size)
-        ]
-        back = order.argsort()
-        x, y = (torch.cat([getattr(part, field) for part in parts])[back] for field in "xy")
-        return Sample(x, y)
+        return drawn_in_batches(self.augmentation, self.train, stream, size)
 
     @cached_property
     def head(self):

@@ -52,6 +52,7 @@ def distance_or_missing(features_a, features_b):
 @torch.no_grad()
 def features(model, images):
     """What the last layer of a study's network sees of images uint8 `[n, c, h, w]`: `[n, d]`."""
+    images = images.to(next(model.parameters()).device)
     return torch.cat([model.features(x.float() / 255) for x in images.split(1000)])
 
 
@@ -102,7 +103,7 @@ class Judge:
 
     def distance(self, images):
         """Of images uint8 `[n, c, h, w]` from all training images."""
-        return distance_or_missing(self._real, features(self._model, images.to(self._device)))
+        return distance_or_missing(self._real, features(self._model, images))
 
     def generated(self, generator):
         """Images of a generator, one for each test label, always of the same latent vectors."""
@@ -119,4 +120,4 @@ class Judge:
 
     @cached_property
     def _real(self):
-        return features(self._model, self.images.train_images.to(self._device))
+        return features(self._model, self.images.train_images)

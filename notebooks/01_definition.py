@@ -16,9 +16,10 @@
 # Mirror a photograph, blend two digits, draw a face from a generator: three things that people
 # call *data augmentation*, and that look nothing alike. To compare them fairly we need one
 # definition that covers all three, and that tells us what we get when we apply one after another.
-# The talk this book follows {cite}`eghbalzadeh2020` gives such a definition. This chapter states
-# it, turns it into an object that we can call and compose, and lets a machine decide it where that
-# can be done exactly. It finds that the lemma on composition needs more conditions than are printed.
+# The talk this book follows {cite}`eghbalzadeh2020` proposes one. This chapter states it, turns it
+# into an object that we can call and compose, and lets a machine decide it where that can be done
+# exactly. It finds that the lemma on composition needs more conditions than are printed, and that
+# mixup, by the letter, is not covered.
 
 # %% tags=["parameters"]
 profile = "digits"  # a data set that comes with scikit-learn: nothing to download
@@ -35,7 +36,7 @@ import pandas as pd
 import torch
 
 from lib import charts, law, study
-from lib.augmentation import Identity, changed
+from lib.augmentation import Identity, changed, drawn_in_batches
 from lib.profile import Profile
 from lib.seeds import generator
 from lib.training import to_sample
@@ -63,15 +64,16 @@ S = to_sample(images.train_images[:8], images.train_labels[:8], len(images.class
 #
 # $$A(S) = (X_1 \times Y_1, \dots, X_r \times Y_r),$$
 #
-# is an **augmentation** if the marginal distribution of each $X_i$ *dominates* that of the data: for
-# every measurable set $D$,
+# pairs of an image and a label, is an **augmentation** if the marginal distribution of each $X_i$
+# *dominates* that of the data: for every measurable set $D$,
 #
 # $$P_X(D) > 0 \quad\Longrightarrow\quad P_{X_i}(D) > 0 .$$
 # ````
 #
 # Domination says that an augmentation forgets nothing: whatever the data can show, it can still
-# show. It may add new images, but it must not make an old one impossible. *Independence* says that
-# the $r$ new examples are as good as $r$ separate draws.
+# show. It may add new images, but it must not make an old one impossible. In general, a law dominates
+# another if every set that has positive probability under the other has it under the one.
+# *Independence* says that the $r$ new examples are as good as $r$ separate draws.
 #
 # An *augmented sample* is one observation of $A(S)$. That is what the code computes: a `Sample`
 # holds images `x` and rows of class probabilities `y`, an `Augmentation` is called with a sample
@@ -91,8 +93,9 @@ charts.pictures(
 
 # %% [markdown]
 # Rows two and three are two observations of the same random vector. An example whose coins all fell
-# tails comes back as it was, bit for bit. The others are **augmented**, which from here on means
-# that the image or its label differs from before.
+# tails comes back as it was, bit for bit. One whose coin fell heads may do so, too, if the transform
+# draws no change. From here on, an example is **augmented** if its image or its label differs from
+# before.
 
 # %% tags=["hide-input"]
 charts.table(
@@ -155,9 +158,9 @@ charts.table(
 )
 
 # %% [markdown]
-# A constant map is no augmentation, and neither is one that loses a single image or one that hands out
-# copies. The other lines are a warning. A coin before the constant map is enough to make it an
-# augmentation: at $p < 1$ every image may stay as it is, and domination asks for no more. And the last
+# A constant map is no augmentation where there is more than one image, and neither is one that loses a
+# single image or one that hands out copies. The other lines are a warning. A coin for each example
+# before the constant map is enough to make it an augmentation: at $p < 1$ every image may stay as it is, and domination asks for no more. And the last
 # map makes *every label wrong*, at $p = 1$, and satisfies the definition: domination is about images
 # alone. The definition says what is not lost. It does not say that what comes out is true or
 # useful; that is measured, from the third chapter on.
@@ -166,10 +169,10 @@ charts.table(
 #
 # Augmentations are applied one after another: first a shift, then a rotation. We write
 # $(A \circ B)(S) = A(B(S))$, and `A @ B` in code. The identity is neutral, and composition is
-# associative, so that we need no brackets:
+# associative, so that we need no brackets. (Every factor draws anew, so `A` may appear twice.)
 
 # %%
-mixup = study.augmentation(settings, "mixup", p)
+mixup = study.augmentation(settings, "mixup")
 
 
 def same(first, second):
@@ -329,8 +332,8 @@ charts.table(
 #
 # ## What is true
 #
-# What survives of the lemma is enough for practice. It comes in two halves, and neither assumes that
-# $A$ and $B$ are augmentations.
+# What survives of the lemma covers, at $p < 1$, all compositions of augmentations that act example by
+# example. It comes in two halves, and neither assumes that $A$ and $B$ are augmentations.
 #
 # ````{prf:theorem} Composition
 # :label: composition
@@ -489,9 +492,9 @@ charts.table(
 )
 
 # %% [markdown]
-# Where all hypotheses hold, the conclusion never fails. Where one is missing it sometimes holds by
-# luck, and it fails often enough to show that the check can find a fault. So each hypothesis is
-# needed.
+# Where all hypotheses hold, the conclusion never fails. Where one is missing it fails in many
+# instances: none of those listed can simply be dropped, and the check is able to find a fault.
+# ("Both by example" is dropped for $A$ and $B$ at once.)
 #
 # ## Are they augmentations?
 #
@@ -499,10 +502,11 @@ charts.table(
 # independent. As long as an example may be left alone, that is, for $p < 1$, its law contains a share
 # of $Q$ and dominates it, and {prf:ref}`example-by-example` covers their compositions. At $p = 1$
 # domination is a question about the transform: a rotation by an angle from a continuous range returns
-# an image of whole grey levels with probability zero.
+# an image of whole grey levels, other than a blank one, with probability zero.
 #
-# **Generators** that draw an image for each example act example by example as well; at $p = 1$
-# they dominate only if they can draw every image that the data can show.
+# **Generators** that draw an image for each example act example by example as well, given the trained
+# generator and for samples that it was not trained on. At $p = 1$ those of this book do not dominate,
+# for the same reason: their pixels come from a continuous range.
 #
 # **Mixup** blends the examples of a minibatch with *one* weight, *one* permutation and *one* coin. We
 # can also give each example a coin, a weight and a partner of its own, drawn with replacement. The
@@ -534,45 +538,48 @@ charts.table(
 #
 # *Independent: never.* With draws per example, too, two outputs may be blends of the same example of
 # $S$, and are then alike. By the letter of the definition, mixup is no augmentation in either
-# form. For the second form this matters little in practice: the outputs $i$ and $j$ have an
-# example in common with probability at most $(2p + p^2)/s$, from one being the other's partner or
-# both having the same one. That is 1 % for a batch of 128 at $p = \frac12$, and it bounds how far their
-# joint law is from independence, in total variation. If outputs use no example in common, they *are*
-# independent.
+# form. For any *two* outputs of the second form this is little: they have an example in common with
+# probability at most $(2p + p^2)/s$, from one being the other's partner or both having the same
+# one, which at $p = \frac12$ is 1 % for a batch of 128 and 4 % for one of 32. Given coins and partners
+# without a common example the two are independent, and these draws are independent of each other, so
+# the bound holds for the distance in total variation between the law of the pair and the product of
+# its two laws. It says nothing of all $s$ outputs together: in a batch, some pair nearly always
+# shares an example.
 #
 # The study applies mixup as its authors do, per batch, and calls it an augmentation as everybody
-# does. By {prf:ref}`composition`, its compositions lose no image: the coin or the permutation may leave
-# the whole sample alone, so that the law of $B(S)$ dominates that of $S$. What they lose is the
-# independence of the outputs, given $S$ or not.
+# does. In its composition `classic+mixup`, mixup is the outer function $A$. For $p < 1$ the classic
+# transforms may leave every example alone, so the law of $B(S)$ dominates $Q^r$, and mixup's images
+# dominate: by {prf:ref}`composition` no image is lost. At $p = 1$ the rotation has lost them before
+# mixup sees them. And the outputs are dependent, given $S$ or not.
 #
 # ## With probability p
 #
 # The study turns one dial: an augmentation is applied **with probability p**. A composition hands
 # $p$ to each of its factors, and every factor tosses a coin of its own. So an example escapes a
-# composition of three factors with probability $(1-p)^3$, unless a transform happens to draw "no
-# change". At $p = 0$ we have the identity, at $p = 1$ the augmentation itself.
+# composition of three factors with probability at least $(1-p)^3$, since a transform may also draw "no
+# change". At $p = 0$ we have the identity, at $p = 1$ the augmentation itself. Over the training set,
+# minibatch by minibatch as in training:
 
 # %%
-whole = to_sample(images.train_images, images.train_labels, len(images.classes))
+some = to_sample(images.train_images[:1000], images.train_labels[:1000], len(images.classes))
+
+
+def over_batches(q):
+    A, stream = study.augmentation(settings, augmentation, q), generator(seed, "share", q)
+    return drawn_in_batches(A, some, stream, settings.training["batch_size"])
+
+
 charts.table(
     pd.DataFrame(
         [
             {
                 "p": q,
-                "augmented": changed(
-                    whole,
-                    study.augmentation(settings, augmentation, q)(
-                        whole, generator(seed, "share", q)
-                    ),
-                )
-                .float()
-                .mean()
-                .item(),
+                "augmented": changed(some, over_batches(q)).float().mean().item(),
             }
             for q in (0.0, 0.25, 0.5, 0.75, 1.0)
         ]
     ),
-    caption=f"Share of the {len(whole)} training examples that {augmentation} changed",
+    caption=f"Share of {len(some)} training examples that {augmentation} changed",
     formats={"p": ".2f", "augmented": ".1%"},
 )
 

@@ -30,7 +30,7 @@ import torch
 from IPython.display import Markdown, display
 
 from lib import charts, quality, records, study
-from lib.augmentation import Mixup, changed
+from lib.augmentation import Mixup, changed, drawn_in_batches
 from lib.profile import Profile
 from lib.seeds import generator
 from lib.training import to_sample
@@ -81,8 +81,8 @@ def at_every_p(name):
 at_every_p("classic")
 
 # %% [markdown]
-# The rows below $p = 1$ use the same random numbers: going down a column, more of the coins fall
-# heads. At $p = 1$ no coin is tossed, and the draw is another.
+# The rows with $0 < p < 1$ use the same random numbers: going down a column, more of the coins fall
+# heads. At $p = 0$ and at $p = 1$ no coin is tossed, and the draw at $p = 1$ is another.
 #
 # At the $p$ of this chapter's parameters, with what the augmentation changed (grey is no change):
 
@@ -108,9 +108,9 @@ charts.pictures(
 # \end{aligned}
 # $$
 #
-# No photograph looks like this, and the label is no class but a distribution over classes. One coin
-# decides for the whole minibatch, as in the authors' later code. An example that draws itself as its
-# partner stays as it is.
+# No photograph looks like this, and where the classes differ the label is a distribution over classes.
+# One coin decides for the whole minibatch, as in the later code of the talk's authors, and $\alpha = 1$.
+# An example that draws itself as its partner stays as it is.
 
 # %%
 mixed = study.augmentation(settings, "mixup")(S, generator(seed, "blend"))
@@ -135,8 +135,8 @@ charts.pictures(
 # Drawn as a picture, the labels of these ten examples are a matrix: a line for an example, a column
 # for a class, white for a probability of one. With $\alpha = 1$ every weight is equally likely;
 # with $\alpha = 0.1$ most lie near 0 or 1. Per batch, all labels share one weight; per
-# example, each has its own, and the outputs are independent given the sample, as
-# [chapter 1](01_definition) asks of an augmentation.
+# example, each has its own, and the outputs are independent given the sample. That is less than
+# [chapter 1](01_definition) asks for: over the sample as well they are dependent in both forms.
 
 # %%
 kinds = {
@@ -167,8 +167,9 @@ charts.pictures(
 # \end{aligned}
 # $$
 #
-# and dividing each layer of the critic by its spectral norm {cite}`miyato2018` keeps it from being
-# too sure (**gan-ns**). With the *Wasserstein* loss and a gradient penalty {cite}`gulrajani2017` they
+# with $(x, y)$ from the data and $z$ Gaussian. Dividing the weights of each layer of the critic by an
+# estimate of their spectral norm {cite}`miyato2018` limits how fast its score can change
+# (**gan-ns**). With the *Wasserstein* loss and a gradient penalty {cite}`gulrajani2017` they
 # minimise
 #
 # $$
@@ -179,15 +180,17 @@ charts.pictures(
 # \end{aligned}
 # $$
 #
-# with $\hat x$ at a random place between a real image and a generated one (**gan-wgp**). In both the
+# with $\hat x$ uniform on the segment between a real image and one generated for the same label, pixels
+# running from $-1$ to $1$ (**gan-wgp**). In both the
 # label enters the critic as a projection {cite}`miyato2018projection` and the generator through
 # the scale and shift of its batch norms {cite}`devries2017`. What is kept is a moving average of
 # the generator's weights.
 #
 # As an augmentation, a generator replaces an example, with probability $p$, by a new image of the
-# same label. Of a soft label, which a composition with mixup hands it, it draws a class. Both
-# generators are trained on the training images alone, here before the study, and one generator
-# serves all seeds.
+# same label, a fresh one at every use. Of a soft label, which a composition with mixup hands it, it
+# draws a class. Both generators are trained on the training images alone, before the study, and
+# one generator serves all seeds. (Where a profile has no recorded study yet, the next cell trains
+# them: seconds for digits, for CIFAR-10 a matter for a GPU.)
 
 # %%
 generative = [name for name in settings.augmentations if settings.generators(name)]
@@ -217,15 +220,16 @@ for name, network in networks.items():
 # \lVert \mu_1 - \mu_2 \rVert^2 + \operatorname{tr}\!\big(C_1 + C_2 - 2 (C_1 C_2)^{1/2}\big) ,
 # $$
 #
-# is small if the generated images are as good and as varied as the real ones. It has a name of its
+# is small if means and covariances of the two sets agree. It has a name of its
 # own, FID, only in the features of one Inception network; the talk's generators had FIDs of 20.11
 # (NS) and 18.30 (WGP) on CIFAR-10. Where that network's weights cannot be had, and for images it
 # was not made for, the distance is taken in the features of the study's own network at $p = 0$. That
-# is another scale: compare it with the distance between training and test images, its floor, and
-# with nothing else.
+# is another scale, to be compared only within the same features and for as many images. Its yardstick
+# is the distance of the test images, what fresh real images score. It is no strict lower bound: a
+# generator that copied its training images would score less.
 
 # %% tags=["hide-input"]
-quality_records = records.read(profile, "generators")
+quality_records = records.read(settings.name, "generators")
 distances = quality_records[quality_records.measure == "Frechet distance"]
 in_own = distances[distances.features == settings.network]
 floor = in_own.loc[in_own.of == "test images", "value"].mean()
@@ -253,7 +257,7 @@ for name, part in last.groupby("augmentation"):
         {
             "generator": name,
             "distance": value["Frechet distance", "generated images", settings.network],
-            "floor": floor,
+            "test images": floor,
             "score": part.loc[part.measure == "classification accuracy score", "value"].item(),
             "steps": int(part.step.max()),
             "seconds": part.loc[part.measure == "training seconds", "value"].item(),
@@ -263,18 +267,18 @@ for name, part in last.groupby("augmentation"):
         rows[-1]["FID"] = fid
 charts.table(
     pd.DataFrame(rows),
-    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, its "
-    "floor, the classification accuracy score, and what the training took",
+    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, that "
+    "of the test images, the classification accuracy score, and what the training took",
     formats={"score": ".1%", "seconds": ".0f"},
 )
 
 # %% [markdown]
 # The *classification accuracy score* {cite}`ravuri2019` is what a network reaches on real test images
-# that has seen generated images alone: the study's network at $p = 1$. It is what counts for an
-# augmentation. How good a generator is depends on the randomness of its own training, which no
-# interval in this book covers: there is one of each kind.
+# that has seen generated images alone, fresh ones at every step: one minus the clean error of the
+# study's network at $p = 1$, here of its first seed. How good a generator is depends on the randomness
+# of its own training, which no interval in this book covers: there is one of each kind.
 #
-# A new image in each row below $p = 0$, where the coin fell heads:
+# Where the coin fell heads there is a generated image, the same one in all rows with $0 < p < 1$:
 
 # %% tags=["hide-input"]
 for name in generative:
@@ -294,19 +298,22 @@ for name in ["mixup", *composed]:
 # %% [markdown]
 # ## How much is augmented?
 #
-# Over a whole training set, the share of examples that differ from their originals:
+# The share of 1,000 training examples that differ from their originals after one draw, minibatch by
+# minibatch as in training:
 
 
 # %%
+def over_batches(name, sample, s, q=1.0):
+    A, stream = study.augmentation(settings, name, q), generator(s, "over batches", name, q)
+    return drawn_in_batches(A, sample, stream, settings.training["batch_size"])
+
+
+some = to_sample(images.train_images[:1000], images.train_labels[:1000], len(names))
+
+
 def share(name, q, s):
-    """Share of 1,000 training examples that one draw changes, minibatch by minibatch."""
-    stream, A = generator(s, "share", name, q), study.augmentation(settings, name, q)
-    order = torch.randperm(len(images.train_labels), generator=stream)[:1000]
-    different = 0
-    for batch in order.split(settings.training["batch_size"]):
-        part = to_sample(images.train_images[batch], images.train_labels[batch], len(names))
-        different += int(changed(part, A(part, stream)).sum())
-    return different / len(order)
+    """Share of the examples that one draw changes."""
+    return changed(some, over_batches(name, some, s, q)).float().mean().item()
 
 
 everyone = settings.grid["augmentation"]
@@ -328,32 +335,33 @@ charts.against_p(
 # %% [markdown]
 # Classic augmentation has several coins for each example, so most examples are changed long before
 # $p = 1$. A generator has one coin for each, and the share is close to $p$. Mixup has one coin for a
-# minibatch: on average the share is close to $p$, and it fluctuates from run to run because whole
-# minibatches are changed or spared together.
+# minibatch: on average the share is close to $p$ (less the examples that are their own partners, one a
+# minibatch), and it fluctuates from run to run because whole minibatches are changed or spared
+# together.
 #
 # ## Where do the new images lie?
 #
 # Each augmentation at $p = 1$, applied to test images, which no network was trained on, and seen
-# with the features of the network at $p = 0$. First the Fréchet distance from the training images.
-# That of the test images as they are is the floor, so the rest is the augmentation's doing.
+# with the features of the network at $p = 0$. First the Fréchet distance from the training images,
+# beside that of the test images as they are; a mean over draws, and the range of these.
 
 # %%
 judge = study.judge(settings)
 fresh = to_sample(images.test_images, images.test_labels, len(names))
-moved = {"none": fresh.x}
+draws = {"none": [images.test_images]}
 for name in everyone:
-    moved[name] = study.augmentation(settings, name)(fresh, generator(seed, "moved", name)).x
-as_bytes = {name: (x * 255).round().byte() for name, x in moved.items()}
+    samples = [over_batches(name, fresh, s) for s in settings.grid["seed"]]
+    draws[name] = [(sample.x * 255).round().byte() for sample in samples]
+distances = pd.DataFrame(
+    [{"augmentation": name, "value": judge.distance(x)} for name in draws for x in draws[name]]
+)
+table = distances.groupby("augmentation", sort=False).value.agg(["mean", "min", "max"])
 charts.table(
-    pd.DataFrame(
-        [
-            {"augmentation at p = 1": name, "Fréchet distance": judge.distance(x)}
-            for name, x in as_bytes.items()
-        ]
-    ),
-    caption=f"Distance of the augmented test images of {profile} from the training images, in the "
-    f"features of {settings.network}",
-    formats={"Fréchet distance": ".1f"},
+    table.reset_index(),
+    caption=f"Fréchet distance of the test images of {profile}, augmented at p = 1, from the training "
+    f"images, in the features of {settings.network}: mean, least and most of "
+    f"{len(settings.grid['seed'])} draws",
+    formats=dict.fromkeys(("mean", "min", "max"), ".1f"),
 )
 
 # %% [markdown]
@@ -362,7 +370,7 @@ charts.table(
 
 # %% tags=["hide-input"]
 network = study.train_or_load(settings, settings.point("none", 0, judge.seed), progress=False)
-real = quality.features(network, as_bytes["none"])
+real = quality.features(network, images.test_images)
 centre = real.mean(0)
 plane = torch.linalg.svd(real - centre, full_matrices=False).Vh[:2].T
 
@@ -374,7 +382,7 @@ def seen(x):
 points = [
     {"panel": name, "images": kind, "first": a, "second": b}
     for name in everyone
-    for kind, x in (("real", as_bytes["none"]), ("augmented", as_bytes[name]))
+    for kind, x in (("real", images.test_images), ("augmented", draws[name][0]))
     for a, b in seen(x)
 ]
 charts.scatter(
@@ -392,6 +400,8 @@ charts.scatter(
 )
 
 # %% [markdown]
-# On digits the generators hardly leave the data, and the expert's transforms lead farthest from it, in
-# the eyes of a network that never saw such images. Mixup fills the gaps between the classes. Whether near or far is better for a network, on clean images and under attack, no
-# distance can tell; the next chapter measures it.
+# A distance of means and covariances cannot tell a new image from a copy, and it is measured by a
+# network that has seen none of these augmentations. On digits, generated images are about as far
+# from the training images as fresh real ones are, while the expert's transforms, which keep every
+# label true, lead farthest. Whether near or far is better for a network, on clean images and under
+# attack, is the next chapter's subject.

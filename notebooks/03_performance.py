@@ -128,7 +128,7 @@ charts.table(
 # legend to single out an augmentation.
 
 # %% tags=["hide-input"]
-performance = records.read(profile, "performance")
+performance = records.read(settings.name, "performance")
 charts.against_p(
     performance[performance.attack == "none"],
     y="clean error",

@@ -153,7 +153,7 @@ charts.table(
 # Around clean test points, for every augmentation and $p$. Each panel has a scale of its own:
 
 # %% tags=["hide-input"]
-table = records.read(profile, "stress")
+table = records.read(settings.name, "stress")
 charts.against_p(
     table[table.centre == "clean"],
     y="prediction-change stress",
@@ -187,7 +187,7 @@ charts.against_p(
 # Each dot is one network. Drag a rectangle to highlight the dots inside.
 
 # %% tags=["hide-input"]
-performance = records.read(profile, "performance")
+performance = records.read(settings.name, "performance")
 cell = ["augmentation", "p", "seed"]
 radius = {"centre": "clean", "eps": max(radii)}
 first = table[(table.centre == "clean") & (table.eps == radius["eps"])]

@@ -151,7 +151,7 @@ most(chosen + len(clean))
 # difference.
 
 # %% tags=["hide-input"]
-table = records.read(profile, "influence")
+table = records.read(settings.name, "influence")
 ratios = table[(table.measure == "log ratio") & (table.method == settings.influence["method"])]
 ratios = claims.planned(ratios[ratios.augmentation != "none"], settings.grid).sort_values(
     "test", ascending=False
@@ -210,7 +210,7 @@ charts.against_p(
 # $|I|$ over all pairs of a training and a test point, bars from 25 % to 75 %.
 
 # %% tags=["hide-input"]
-spread = records.read(profile, "distribution")
+spread = records.read(settings.name, "distribution")
 charts.distribution(
     spread[spread.method == settings.influence["method"]].sort_values("test", ascending=False),
     x="|I|, change of test loss per unit of weight",

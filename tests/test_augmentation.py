@@ -570,13 +570,14 @@ def test_unknown_unit_of_mixup(per, refuses):
     refuses(lambda: Mixup(per=per), repr(per), "example", "batch")
 
 
-class Painter:
+class Painter(torch.nn.Module):
     """Stands for a generator: paints the label as a grey, with noise that stays below a tenth."""
 
     def __init__(self, shape=(1, 2, 2), classes=4):
+        super().__init__()
         self.shape, self.classes, self.asked = shape, classes, []
 
-    def __call__(self, labels, *, generator):
+    def forward(self, labels, *, generator):
         self.asked.append(labels)
         noise = torch.rand(len(labels), *self.shape, generator=generator)
         return (labels[:, None, None, None] + 0.9 * noise) / self.classes

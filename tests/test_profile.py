@@ -249,15 +249,16 @@ def test_versions_tell_augmentations_apart():
 # Augmentations that need a generator
 
 
-class Painter:
+class Painter(torch.nn.Module):
     """A stand-in for a trained generator: it paints every image in one grey."""
 
     shape, classes = (1, 8, 8), 10
 
     def __init__(self, level):
+        super().__init__()
         self.level = level
 
-    def __call__(self, labels, *, generator):
+    def forward(self, labels, *, generator):
         return torch.full((len(labels), *self.shape), self.level)
 
 
