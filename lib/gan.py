@@ -97,7 +97,7 @@ def train_gan(
     ends = [round(steps * number / rounds) for number in range(rounds + 1)]
     saved = time.monotonic()
     bar = tqdm(total=steps, desc=f"gan-{kind}", initial=ends[len(history)], unit="step",
-               leave=False, disable=not progress)  # fmt: skip
+               leave=False, disable=not progress or len(history) == rounds)  # fmt: skip
     for number in range(len(history), rounds):
         began, losses = time.perf_counter(), []
         for step in range(ends[number], ends[number + 1]):
