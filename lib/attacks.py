@@ -123,6 +123,9 @@ def pgd(
 
     def run(origin, y):
         x_adv = begin(origin, eps, norm, start, generator)
+        if keep == "first_success" and start != "zero":
+            done = (predict(model, origin) == y) == targeted
+            x_adv = where(done, origin, x_adv)
         kept, best = x_adv.clone(), torch.full((len(x_adv),), -torch.inf, device=x.device)
         active = torch.arange(len(x_adv), device=x.device)
         for step in range(steps):
@@ -140,12 +143,12 @@ def pgd(
                         part[going] for part in (active, origin, x_adv, y, gradient)
                     )
                     if not len(active):
-                        return kept
+                        break
             x_adv = project(x_adv + step_size * steepest(gradient, norm), origin, eps, norm)
         if keep == "best":
             with torch.no_grad():
                 losses = objective(forward(model, x_adv).float(), y)
-            x_adv = where(losses > best, x_adv, kept)
+            x_adv = where(losses > best, finite(x_adv, "gradients"), kept)
         kept[active] = x_adv
         return finite(kept, "gradients")
 

@@ -19,6 +19,7 @@ from lib.threat import (
     gap,
     gradient_at,
     length,
+    margin,
     predict,
     shrink,
     steepest,
@@ -95,18 +96,17 @@ class _Nearest:
 
 def _linearised(model, x, y, norm):
     """`x` moved 2 % beyond the nearest boundary of the model's first-order expansion at `x`."""
-    rivals = None
     nearest, step = torch.full_like(x[:, :1, :1, :1], torch.inf), torch.zeros_like(x)
     with torch.no_grad():
-        scores = forward(model, x).float().scatter(1, y[:, None], -torch.inf)
-    rivals = scores.argsort(1, descending=True)[:, : min(CLASSES, scores.shape[1] - 1)]
+        others = forward(model, x).scatter(1, y[:, None], -torch.inf)
+    rivals = others.argsort(1, descending=True)[:, : min(CLASSES, others.shape[1] - 1)]
     for rival in rivals.unbind(1):
-        labels = torch.stack([rival, y], 1)
-        _, lead, gradient = gradient_at(
-            model, x, lambda z, i=labels: z.gather(1, i).diff(dim=1)[:, 0]
+        pair = torch.stack([y, rival], 1)
+        _, ahead, gradient = gradient_at(
+            model, x, lambda z, i=pair: z.gather(1, i).diff(dim=1)[:, 0]
         )
-        gradient = -gradient
-        away = lead[:, None, None, None] / dual_length(gradient, norm).clamp_min(TINY)
+        gradient = _inward(gradient, x)
+        away = -ahead[:, None, None, None] / dual_length(gradient, norm).clamp_min(TINY)
         nearer = away < nearest
         nearest = torch.where(nearer, away, nearest)
         step = torch.where(nearer, away * steepest(gradient, norm), step)
@@ -114,23 +114,33 @@ def _linearised(model, x, y, norm):
 
 
 def _fast_minimum_norm(found, steps):
-    """FMN: ascend the gap within a ball that shrinks where the image is fooled and else grows."""
+    """FMN: ascend the margin in a ball that shrinks where the image is fooled and else grows.
+
+    Two things differ from the paper. The stride is a share of the ball's radius, for there is no
+    other scale; and directions that [0, 1] blocks count for nothing, without which many images
+    with black or white pixels are never fooled.
+    """
     x, y, norm = found.x, found.y, found.norm
     delta = found.image - x
-    eps = torch.full_like(found.distance, torch.inf)
+    eps = found.distance
     for k in range(steps):
         decay = (1 + math.cos(math.pi * k / steps)) / 2
         change, stride = 0.001 + 0.049 * decay, 0.01 + 0.99 * decay
-        outputs, lead, gradient = gradient_at(found.model, x + delta, lambda z: gap(z, y))
-        before = found.distance
+        outputs, _, gradient = gradient_at(found.model, x + delta, lambda z: margin(z, y))
+        gradient = _inward(gradient, x + delta)
         fooled = found.offer(x + delta, outputs.argmax(1))
-        ahead = -lead[:, None, None, None] / dual_length(gradient, norm).clamp_min(TINY)
-        never = length(delta, norm) + ahead
-        outwards = torch.where(before.isinf(), never, eps * (1 + change))
-        inwards = torch.minimum(eps * (1 - change), found.distance)
-        eps = torch.where(fooled, inwards, outwards)
-        delta = shrink(delta + stride * steepest(gradient, norm), eps, norm)
+        away = -gap(outputs.float(), y)[:, None, None, None]
+        reach = length(delta, norm) + away / dual_length(gradient, norm).clamp_min(TINY)
+        outwards = torch.where(found.distance.isinf(), reach, eps * (1 + change))
+        eps = torch.where(fooled, torch.minimum(eps * (1 - change), found.distance), outwards)
+        delta = shrink(delta + stride * eps * steepest(gradient, norm), eps, norm)
         delta = (x + delta).clamp(0, 1) - x
+
+
+def _inward(gradient, x):
+    """The gradient without the entries that lead out of [0, 1]."""
+    blocked = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
+    return gradient.masked_fill(blocked, 0)
 
 
 # ------------------------------------------------------------------ the robustness curve
