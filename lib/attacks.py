@@ -23,7 +23,6 @@ from lib.threat import (
     STARTS,
     begin,
     best_of,
-    cross_entropy,
     finite,
     forward,
     frozen,
@@ -41,7 +40,7 @@ __all__ = [
     "risk", "square", "worst_of",
 ]  # fmt: skip
 
-LOSSES = {"ce": cross_entropy, "margin": margin}
+LOSSES = ("ce", "margin")
 KEEPS = ("last", "best", "first_success")
 
 
@@ -97,8 +96,8 @@ def pgd(
     gradient (l2) or its sign (linf), then back into the eps-ball around `x` and into [0, 1].
     start: "zero" at `x`; "ball" uniform in the eps-ball; "sphere" uniform on its surface; the
     last two draw from `generator`. loss: "ce" cross-entropy, or "margin", the log-sum-exp of the
-    other logits minus the label's. Cross-entropy is softplus of that margin, so both gradients
-    have one direction; that of the margin alone does not underflow on the most confident examples.
+    other logits minus the label's. Cross-entropy is softplus of that margin: the two have the same
+    order and the same steps, which are computed on the margin, for its gradient does not underflow.
     keep: the "last" iterate, the "best" (largest loss), or the "first_success" (last, if none is),
     which takes an example out of the batch as soon as it is fooled: the fastest for a risk. What
     is wrong before any step is returned as it came.
@@ -119,7 +118,7 @@ def pgd(
         raise ValueError("restarts > 1 need a random start, ball or sphere, not 'zero'")
 
     def objective(logits, y):
-        return LOSSES[loss](logits, y) * (-1 if targeted else 1)
+        return margin(logits, y) * (-1 if targeted else 1)
 
     def run(origin, y):
         x_adv = begin(origin, eps, norm, start, generator)

@@ -15,12 +15,12 @@ from lib.threat import (
     begin,
     best_of,
     check_outputs,
-    cross_entropy,
     finite,
     frozen,
     gap,
     gradient_at,
     logits_of,
+    margin,
     project,
     steepest,
     where,
@@ -59,7 +59,7 @@ def targeted_ratio(logits, y, goal):
     return reach / (ordered[:, 0] - ordered[:, 2:].mean(1) + 1e-12)
 
 
-LOSSES = {"ce": lambda logits, y, _: cross_entropy(logits, y), "dlr": difference_of_logits_ratio}
+LOSSES = {"ce": lambda logits, y, _: margin(logits, y), "dlr": difference_of_logits_ratio}
 
 
 def apgd(

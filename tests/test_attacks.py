@@ -98,7 +98,7 @@ def test_worst_case_of_a_linear_model(attack, norm, targeted):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("gap", [1, 20, 50, 100])
+@pytest.mark.parametrize("gap", [1, 20, 50, 100, 1000])
 @pytest.mark.parametrize("norm", NORMS)
 def test_step_goes_along_the_gradient_however_confident_the_model(norm, gap, loss):
     """The gradient of either loss is a positive multiple of sum_j q_j w_j - w_y, j != y.
@@ -117,15 +117,15 @@ def test_step_goes_along_the_gradient_however_confident_the_model(norm, gap, los
     x_adv = pgd(model, x, y, eps=0.2, steps=1, step_size=step, norm=norm, loss=loss)
     delta = (x_adv - x).flatten(1)
     assert torch.allclose(length(delta, norm), torch.tensor(step).double(), rtol=1e-4)
-    if norm == "l2":  # at a gap of 100 the loss itself is a denormal number
-        assert (F.cosine_similarity(delta, gradient) > (0.999 if gap == 100 else 0.999999)).all()
+    if norm == "l2":
+        assert (F.cosine_similarity(delta, gradient) > 0.999999).all()
     else:
         clear = gradient.abs() > 0.05 * gradient.abs().amax(1, keepdim=True)
         assert torch.allclose(delta[clear], step * gradient[clear].sign(), atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("gap", [20, 50, 100])
+@pytest.mark.parametrize("gap", [20, 50, 100, 1000])
 def test_worst_case_however_confident_the_model(gap, loss):
     model, x = linear(2, dtype=torch.float32), inside(6, torch.float32)
     y = torch.zeros(6, dtype=torch.int64)

@@ -155,6 +155,26 @@ def test_apgd_finds_the_worst_case_of_a_linear_model(classes, norm):
     assert risk(model, x_adv, y) == 0
 
 
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_apgd_is_as_strong_on_huge_logits(norm, loss):
+    """The boundary is the same whatever the scale, and as good as reached."""
+    x = inside(20)
+    risks = []
+    for scale in (1, 1e4):
+        model = network(4)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= scale
+        y = predict(model, x)
+        attack = partial(
+            apgd, eps={"l2": 0.05, "linf": 0.008}[norm], norm=norm, steps=20, loss=loss
+        )
+        risks.append(risk(model, x, y, attack))
+    assert 0.2 < risks[0] < 1
+    assert risks[1] >= risks[0] - 0.051  # one image of 20
+
+
 def test_checkpoints_of_the_paper():
     """p = 0, 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99, then beyond the end."""
     assert checkpoints(100)[:9] == [0, 22, 41, 57, 70, 80, 87, 93, 99]
