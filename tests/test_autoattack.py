@@ -11,7 +11,7 @@ from torch import nn
 from lib import data, models, training
 from lib.attacks import apgd, fgsm, pgd, predict, risk, worst_of
 from lib.augmentation import Identity
-from lib.autoattack import checkpoints
+from lib.autoattack import _halve, checkpoints
 from lib.square import square
 
 NORMS = ("l2", "linf")
@@ -178,6 +178,30 @@ def test_apgd_is_as_strong_on_huge_logits(norm, loss):
 def test_checkpoints_of_the_paper():
     """p = 0, 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99, then beyond the end."""
     assert checkpoints(100)[:9] == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def test_the_step_is_halved_where_the_last_period_was_poor():
+    """Of a period of 20: 14 rises are too few, 15 are enough, unless nothing new came of them.
+
+    The third and the fourth have their best loss from before; the fourth had its step halved
+    at the last checkpoint, and so gets another period.
+    """
+    image, best = torch.rand(2, 4, 1, 2, 2, generator=rng())
+    state = {
+        "x": image, "gradient": -image, "loss": torch.zeros(4),
+        "best_x": best, "best_gradient": -best, "best_loss": torch.ones(4),
+        "best_at_mark": torch.tensor([0.5, 0.5, 1, 1]), "rises": torch.tensor([14.0, 15, 15, 15]),
+        "halved": torch.tensor([False, False, False, True]), "step": torch.ones(4, 1, 1, 1),
+    }  # fmt: skip
+    after = _halve(state, 20)
+    poor = torch.tensor([True, False, True, False])
+    assert torch.equal(after["halved"], poor)
+    assert torch.equal(after["step"].flatten(), torch.where(poor, 0.5, 1))
+    assert torch.equal(after["x"], torch.where(poor.view(4, 1, 1, 1), best, image))
+    assert torch.equal(after["gradient"], -after["x"])
+    assert torch.equal(after["loss"], poor.float())
+    assert (after["rises"] == 0).all()
+    assert torch.equal(after["best_at_mark"], torch.ones(4))
 
 
 @pytest.mark.parametrize(("norm", "radii"), [("l2", (0.3, 0.5, 0.8)), ("linf", (0.05, 0.1, 0.15))])
