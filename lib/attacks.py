@@ -3,44 +3,45 @@
 Images are float `[s, c, h, w]` in [0, 1], labels int64 `[s]`, eps is in pixel units; L2 is over
 the whole image. Every attack treats each example alone: norms, steps and the loss (a sum, in
 fp32) do not know the batch. The network is in eval mode during an attack, its parameters ask for
-no gradient, and afterwards it is as it was before.
+no gradient, and afterwards it is as it was before. Its outputs must be finite logits of at least
+two classes; a ValueError says what else they are.
+
+Here are the gradient attacks of a given step; `autoattack` and `square` have those without one to
+choose, and `minimal` the smallest perturbation.
 """
 
-from contextlib import contextmanager
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 
 from lib import checks
+from lib.autoattack import apgd, worst_of
+from lib.minimal import boundary_distance
+from lib.square import square
+from lib.threat import (
+    NORMS,
+    STARTS,
+    begin,
+    best_of,
+    finite,
+    forward,
+    frozen,
+    gradient_at,
+    logits_of,
+    margin,
+    predict,
+    project,
+    steepest,
+    where,
+)
 
-NORMS = ("l2", "linf")
-TINY = 1e-12
+__all__ = [
+    "NORMS", "apgd", "bim", "boundary_distance", "fgsm", "frozen", "logits_of", "pgd", "predict",
+    "risk", "square", "worst_of",
+]  # fmt: skip
 
-
-@contextmanager
-def frozen(model):
-    """The model in eval mode with parameters that need no gradient, all restored at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    needs = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval().requires_grad_(False)
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, need in needs:
-            parameter.requires_grad = need
-
-
-def logits_of(model, x, batch_size=1000):
-    """The logits `[s, k]` in eval mode."""
-    with frozen(model), torch.no_grad():
-        return torch.cat([model(part) for part in x.split(batch_size)])
-
-
-def predict(model, x, batch_size=1000):
-    """The classifier f: the label `[s]` of the largest logit, in eval mode."""
-    return logits_of(model, x, batch_size).argmax(1)
+LOSSES = ("ce", "margin")
+KEEPS = ("last", "best", "first_success")
 
 
 def risk(model, x, y, attack=None, *, batch_size=1000):
@@ -65,6 +66,14 @@ def fgsm(model, x, y, *, eps, norm="linf", targeted=False):
     return pgd(model, x, y, eps=eps, steps=1, norm=norm, step_size=eps, targeted=targeted)
 
 
+def bim(model, x, y, *, eps, steps, targeted=False):
+    """The basic iterative method (Kurakin et al. 2017): Linf steps of eps / steps from `x`."""
+    step_size = checks.radius(eps) / checks.count(steps, "steps")
+    return pgd(
+        model, x, y, eps=eps, steps=steps, norm="linf", step_size=step_size, targeted=targeted
+    )
+
+
 def pgd(
     model,
     x,
@@ -78,6 +87,7 @@ def pgd(
     loss="ce",
     keep="last",
     targeted=False,
+    restarts=1,
     generator=None,
 ):
     """Projected gradient ascent on the loss at the label `y` (Madry et al. 2018) -> `x_adv`.
@@ -86,101 +96,62 @@ def pgd(
     gradient (l2) or its sign (linf), then back into the eps-ball around `x` and into [0, 1].
     start: "zero" at `x`; "ball" uniform in the eps-ball; "sphere" uniform on its surface; the
     last two draw from `generator`. loss: "ce" cross-entropy, or "margin", the log-sum-exp of the
-    other logits minus the label's. Cross-entropy is softplus of that margin, so both gradients
-    have one direction; that of the margin alone does not underflow on the most confident examples.
-    keep: the "last" iterate, the "best" (largest loss), or the "first_success" (last, if none is).
+    other logits minus the label's. Cross-entropy is softplus of that margin: the two have the same
+    order and the same steps, which are computed on the margin, for its gradient does not underflow.
+    keep: the "last" iterate, the "best" (largest loss), or the "first_success" (last, if none is),
+    which takes an example out of the batch as soon as it is fooled: the fastest for a risk. What
+    is wrong before any step is returned as it came.
     With `targeted`, `y` are the labels to reach and the loss is descended.
+    `restarts` runs, each from a random start of its own, keep for each example the first run that
+    fools it, else that of the largest loss.
     """
     eps = checks.radius(eps)
     checks.images(x)
+    checks.labels(y, len(x))
     checks.count(steps, "steps")
     step_size = 2.5 * eps / steps if step_size is None else checks.radius(step_size, "step_size")
     checks.one_of(norm, NORMS, "norm")
+    checks.one_of(start, STARTS, "start")
     checks.one_of(loss, LOSSES, "loss")
-    checks.one_of(keep, ("last", "best", "first_success"), "iterate to keep")
-    origin = x.detach()
-    x_adv = _start(origin, eps, norm, checks.one_of(start, STARTS, "start"), generator)
-    checks.labels(y, len(x))
-    kept, best = x_adv, torch.full((len(x),), -torch.inf, device=x.device)
+    checks.one_of(keep, KEEPS, "iterate to keep")
+    if checks.count(restarts, "restarts") > 1 and start == "zero":
+        raise ValueError("restarts > 1 need a random start, ball or sphere, not 'zero'")
+
+    def objective(logits, y):
+        return margin(logits, y) * (-1 if targeted else 1)
+
+    def run(origin, y):
+        x_adv = begin(origin, eps, norm, start, generator)
+        if keep == "first_success" and start != "zero":
+            done = (predict(model, origin) == y) == targeted
+            x_adv = where(done, origin, x_adv)
+        kept, best = x_adv.clone(), torch.full((len(x_adv),), -torch.inf, device=x.device)
+        active = torch.arange(len(x_adv), device=x.device)
+        for step in range(steps):
+            outputs, losses, gradient = gradient_at(
+                model, x_adv, partial(objective, y=y), check=y if step == 0 else None
+            )
+            if keep == "best":
+                kept = where(losses > best, x_adv, kept)
+                best = torch.maximum(best, losses)
+            elif keep == "first_success":
+                going = (outputs.argmax(1) == y) != targeted
+                if not going.all():
+                    kept[active[~going]] = x_adv[~going]
+                    active, origin, x_adv, y, gradient = (
+                        part[going] for part in (active, origin, x_adv, y, gradient)
+                    )
+                    if not len(active):
+                        break
+            x_adv = project(x_adv + step_size * steepest(gradient, norm), origin, eps, norm)
+        if keep == "best":
+            with torch.no_grad():
+                losses = objective(forward(model, x_adv).float(), y)
+            x_adv = where(losses > best, finite(x_adv, "gradients"), kept)
+        kept[active] = x_adv
+        return finite(kept, "gradients")
 
     with frozen(model):
-        for step in range(steps + 1):
-            finished = step == steps
-            if finished and keep == "last":
-                return x_adv
-            x_adv = x_adv.detach().requires_grad_(True)
-            with torch.enable_grad():
-                logits = model(x_adv).float()
-                if step == 0:
-                    checks.labels(y, len(x), logits.shape[1])
-                losses = LOSSES[loss](logits, y) * (-1 if targeted else 1)
-                gradient = None if finished else torch.autograd.grad(losses.sum(), x_adv)[0]
-            x_adv = x_adv.detach()
-            if keep != "last":
-                # Of "best", the largest loss wins; of "first_success", the first iterate that
-                # succeeds, and until then the latest one.
-                success = (logits.argmax(1) == y) == targeted
-                first = torch.where(success, torch.inf, float(step))
-                rank = losses.detach() if keep == "best" else first
-                kept = torch.where((rank > best)[:, None, None, None], x_adv, kept)
-                best = torch.maximum(best, rank)
-            if not finished:
-                moved = x_adv + step_size * _steepest(gradient, norm)
-                x_adv = (origin + _project(moved - origin, eps, norm)).clamp(0, 1)
-    return kept
-
-
-def _cross_entropy(logits, y):
-    # log(1 + e^margin). Of the usual form the gradient at the label's logit, q_y - 1, rounds to
-    # zero where the network is confident, and the step would leave the steepest direction.
-    return F.softplus(_margin(logits, y))
-
-
-def _margin(logits, y):
-    others = logits.scatter(1, y[:, None], -torch.inf)
-    return others.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
-
-
-LOSSES = {"ce": _cross_entropy, "margin": _margin}
-STARTS = ("zero", "ball", "sphere")
-
-
-def _norm(x):
-    return x.flatten(1).norm(dim=1)[:, None, None, None]
-
-
-def _steepest(gradient, norm):
-    if norm == "linf":
-        return gradient.sign()
-    # Scaled by its largest entry first: a gradient of 1e-30 still gives a step of full length.
-    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-38)
-    return gradient / _norm(gradient).clamp_min(TINY)
-
-
-def _project(delta, eps, norm):
-    if norm == "linf":
-        return delta.clamp(-eps, eps)
-    return delta * (eps / _norm(delta).clamp_min(TINY)).clamp_max(1)
-
-
-def _start(x, eps, norm, start, generator):
-    if start == "zero":
-        return x.clone()
-    if generator is None:
-        raise ValueError(f"start {start!r} is random: pass a generator")
-
-    def uniform(*shape):
-        return torch.rand(shape, generator=generator, device=x.device, dtype=x.dtype)
-
-    # A point uniform on the surface, from one whose radial projection there is uniform.
-    if norm == "linf":
-        delta = 2 * uniform(*x.shape) - 1
-        delta = delta / delta.abs().amax((1, 2, 3), keepdim=True)
-    else:
-        delta = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        delta = delta / _norm(delta)
-    if start == "ball":
-        # The share of a d-dimensional ball within radius r of its centre is r^d.
-        delta = delta * uniform(len(x), 1, 1, 1) ** (1 / x[0].numel())
-    delta = _project(eps * delta, eps, norm)
-    return (x + delta).clamp(0, 1)
+        if restarts == 1:
+            return run(x.detach(), y)
+        return best_of(model, x.detach(), y, [run] * restarts, targeted)
