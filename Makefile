@@ -44,8 +44,9 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.readme
 
-bench: $(READY)  ## what a point costs, by stage
+bench: $(READY)  ## what a point costs, by stage; attacks against a peer
 	python benchmarks/point.py $(PROFILE)
+	python benchmarks/attacks.py
 
 clean:  ## remove what can be made again: the website, executed chapters, the digits records
 	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake

@@ -111,7 +111,7 @@ def gap(logits, y):
 def length(delta, norm):
     """The norm of each example, `[s, 1, 1, 1]`."""
     if norm == "linf":
-        return delta.abs().amax((1, 2, 3), keepdim=True)
+        return delta.flatten(1).abs().amax(1)[:, None, None, None]
     return delta.flatten(1).norm(dim=1)[:, None, None, None]
 
 
@@ -125,7 +125,7 @@ def steepest(gradient, norm):
     if norm == "linf":
         return gradient.sign()
     # Scaled by its largest entry first: a gradient of 1e-30 still gives a step of full length.
-    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-38)
+    gradient = gradient / length(gradient, "linf").clamp_min(1e-38)
     return gradient / length(gradient, norm).clamp_min(TINY)
 
 
