@@ -11,7 +11,7 @@ SNAKEMAKE := snakemake --quiet=rules --cores $(CORES) --nolock --rerun-incomplet
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a worker: two of them beat one worker with two threads on small networks.
 export OMP_NUM_THREADS ?= 1
-# glibc keeps freed memory for the next batch: else a third of an attack is page faults.
+# glibc keeps freed memory for the next batch: else up to a third of an attack is page faults.
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 

@@ -82,7 +82,7 @@ def test_an_estimate_counts_every_image_that_is_put_through(monkeypatch, name):
     assert found["train"] == 20 * 1297
     # PGD of 10 and 100 steps at two eps; the other stages' attacks are among them.
     assert found["performance"] == 500 * (10 + 100 + 10 + 100)
-    assert found["stress"] == 500 * 32 * (4 + 2)
+    assert found["stress"] == 500 * 16 * (4 + 2)
 
 
 def test_an_estimate_is_of_the_right_order(house, tmp_path):
