@@ -132,8 +132,9 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=
     hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation"]]
     hover.append(alt.Tooltip("p:Q", title="p" if x == AXIS_P else x))
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
+    band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q")
     layers = [
-        base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q"),
+        *([band] if data.low.notna().any() else []),  # one seed has no interval
         base.mark_line(strokeWidth=2).encode(mean),
         base.mark_point(filled=True, opacity=1, size=60).encode(
             mean, shape=shape, tooltip=[*hover, "seeds:Q"]

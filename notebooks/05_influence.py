@@ -229,8 +229,8 @@ plain = table[(table.measure == "log ratio") & (table.reading == "groups")]
 plain = plain[plain.method.isin(["identity", "gradient norm"]) & (plain.augmentation != "none")]
 plain = plain.sort_values(["method", "test"], ascending=False)
 words = {
-    ("identity", "clean"): "gradient product, clean test points",
-    ("identity", "adversarial"): "gradient product, adversarial test points",
+    ("identity", "clean"): "gradient product, clean tests",
+    ("identity", "adversarial"): "gradient product, adversarial tests",
     ("gradient norm", "none"): "gradient norm",
 }
 plain = plain.assign(kind=[words[m, t] for m, t in zip(plain.method, plain.test, strict=True)])
