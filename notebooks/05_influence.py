@@ -229,14 +229,14 @@ plain = table[(table.measure == "log ratio") & (table.reading == "groups")]
 plain = plain[plain.method.isin(["identity", "gradient norm"]) & (plain.augmentation != "none")]
 plain = plain.sort_values(["method", "test"], ascending=False)
 words = {
-    ("identity", "clean"): "gradient product, clean tests",
-    ("identity", "adversarial"): "gradient product, adversarial tests",
+    ("identity", "clean"): "gradient product, clean test points",
+    ("identity", "adversarial"): "gradient product, adversarial test points",
     ("gradient norm", "none"): "gradient norm",
 }
 plain = plain.assign(kind=[words[m, t] for m, t in zip(plain.method, plain.test, strict=True)])
 charts.against_p(
     claims.balanced(plain),
-    y="natural log of the ratio, augmented over real",
+    y="log ratio, augmented over real points",
     facet="kind",
     rule=0,
     format=".2f",
