@@ -130,14 +130,14 @@ class ResidualGenerator(Generator):
 
     def __init__(self, shape, classes, width, latent):
         super().__init__(shape, classes, latent)
-        self.start = *_, side = width, _halvings(shape)[1]
+        halvings, side = _halvings(shape)
+        self.start = (width, side, side)
         self.first = nn.Linear(latent, width * side * side)
-        self.blocks = nn.ModuleList(Up(width, classes) for _ in range(_halvings(shape)[0]))
+        self.blocks = nn.ModuleList(Up(width, classes) for _ in range(halvings))
         self.norm, self.last = nn.BatchNorm2d(width), nn.Conv2d(width, shape[0], 3, padding=1)
 
     def images(self, latents, labels):
-        width, side = self.start
-        h = self.first(latents).view(-1, width, side, side)
+        h = self.first(latents).view(-1, *self.start)
         for block in self.blocks:
             h = block(h, labels)
         return self.last(self.norm(h).relu()).float().tanh()

@@ -94,8 +94,8 @@ class Judge:
     """Frechet distances from the training images of a data set, in features of a study's network.
 
     `name` tells judges apart. `network()` gives that network, and is asked for at the first
-    distance. The test images' distance is the floor for other sets of that size. NaN where there
-    are too few images for the features.
+    distance. The test images' distance is the yardstick for other sets of that size (no strict
+    floor: copies of training images score less). NaN where there are too few for the features.
     """
 
     def __init__(self, name, images, network, seed):

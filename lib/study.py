@@ -207,10 +207,10 @@ def _kept(profile, table, where):
         frame = records.read(profile.name, table)
     except FileNotFoundError:
         return False
-    where = where | {"settings": profile.version(where["augmentation"])}
-    return bool(
-        frame.query(" and ".join(f"{name} == {value!r}" for name, value in where.items())).size
-    )
+    same = frame.settings == profile.version(where["augmentation"])
+    for name, value in where.items():
+        same &= frame[name] == value
+    return bool(same.any())
 
 
 def run(profile, point, *, control=None, progress=True):
@@ -240,7 +240,7 @@ def run(profile, point, *, control=None, progress=True):
 def run_generator(profile, factor, *, progress=True):
     """Train a factor's generator, if that is to be done, and write the record of its quality.
 
-    Rows: the Frechet distance after each round, that of the test images as its floor, and the
+    Rows: the Frechet distance after each round, that of the test images as its yardstick, and the
     classification accuracy score, of a network trained on generated images alone (the point at
     p = 1). For colour images, where Inception's weights can be had, the FID of both as well.
     """
@@ -262,9 +262,9 @@ def run_generator(profile, factor, *, progress=True):
     inception = quality.inception(device()) if network.shape[0] == 3 else None
     if inception:
         real, made = inception(images.train_images), inception(by.generated(network))
-        floor = quality.distance_or_missing(real, inception(images.test_images))
+        fresh = quality.distance_or_missing(real, inception(images.test_images))
         fid = quality.distance_or_missing(real, made)
-        rows.append(distance("test images", 0, floor, "inception"))
+        rows.append(distance("test images", 0, fresh, "inception"))
         rows.append(distance("generated images", last, fid, "inception"))
     point = profile.point(factor, 1, by.seed)
     model = train_or_load(profile, point, progress=progress)

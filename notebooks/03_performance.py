@@ -34,7 +34,7 @@ from lib.study import Profile, dataset, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))
-x, y = live.test.x, live.y
+x, y = live.test.x[:1000], live.y[:1000]  # in one batch: enough for a close-up
 
 # %% [markdown]
 # The cell above trained a network, or loaded the checkpoint of the same training. It is the point

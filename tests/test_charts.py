@@ -196,6 +196,16 @@ def test_one_seed_has_no_band(study):
     bundle(figure)
 
 
+@pytest.mark.parametrize(("seeds", "areas"), [(1, 0), (2, 1)])
+def test_a_band_is_drawn_where_there_is_an_interval(study, seeds, areas):
+    """Vega warns of a band without a single finite end."""
+    table = study[study.seed < seeds]
+    spec = charts.against_p(table, y="y", facet="eps", description="d").spec()
+    marks = [layer["mark"]["type"] for layer in spec["spec"]["layer"]]
+    assert marks.count("area") == areas
+    assert marks.count("line") == 1
+
+
 def test_rows_that_are_no_seeds_are_not_averaged(study, refuses):
     refuses(lambda: charts.against_p(study, y="y", description="d"), "eps")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from test_training import empty, few_bytes, half, text
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -714,22 +715,6 @@ def test_a_checkpoint_of_another_training_is_refused(path, tiny, refuses):
     other = replace(tiny, train_images=255 - tiny.train_images)
     refuses(lambda: again(other, path), path, "data", error=CheckpointError)
     assert path.read_bytes() == before
-
-
-def half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def few_bytes(path):
-    path.write_bytes(path.read_bytes()[:5])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def text(path):
-    path.write_text("these are not weights\n" * 100)
 
 
 def folder(path):

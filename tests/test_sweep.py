@@ -226,3 +226,28 @@ def test_nothing_to_collect_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS", str(tmp_path))
     small_profile(tmp_path, profile="nothing-was-recorded-for-this")
     one_line(command("collect", tmp_path / "small.yaml"), "nothing-was-recorded-for-this")
+
+
+# generator
+
+
+def test_a_generator_is_made_from_the_command_line(house, tmp_path, says):
+    profile = small_profile(tmp_path, **{"grid.augmentation": ["gan-ns"]})
+    assert re.search(
+        r"generator gan-ns: about [\d.]+ (s|min|h)", says("plan", tmp_path / "small.yaml")
+    )
+    assert not study.generator_recorded(profile, "gan-ns")
+    says("generator", tmp_path / "small.yaml", "gan-ns")
+    assert study.generator_recorded(profile, "gan-ns")
+    assert "generator gan-ns: about 0.0 s" in says("plan", tmp_path / "small.yaml")
+
+
+@pytest.mark.parametrize("factor", ["classic", "gan-wgp", "gan"])
+def test_a_generator_that_the_grid_does_not_need(house, tmp_path, says, capsys, factor):
+    small_profile(tmp_path, **{"grid.augmentation": ["classic", "gan-ns"]})
+    with pytest.raises(SystemExit) as stopped:
+        says("generator", tmp_path / "small.yaml", factor)
+    assert stopped.value.code == 2
+    assert factor in (said := capsys.readouterr().err)
+    assert "gan-ns" in said
+    assert not house.exists()
