@@ -16,12 +16,12 @@ from lib.study import generator_recorded, generators, recorded
 CHAPTERS = {  # and the tables that each reads
     "01_definition": [],
     "02_augmentations": ["generators"],
-    "03_performance": ["performance"],
-    "04_stress": ["stress", "performance"],
+    "03_performance": ["performance", "distances", "checks"],
+    "04_stress": ["stress", "performance", "distances"],
     "05_influence": ["influence", "distribution"],
-    "06_findings": ["performance", "stress", "influence"],
+    "06_findings": ["performance", "distances", "checks", "stress", "influence"],
 }
-TABLES = ["performance", "stress", "influence", "distribution", "cost"]
+TABLES = ["performance", "distances", "checks", "stress", "influence", "distribution", "cost"]
 
 PROFILE = config.get("profile", "digits")
 if str(PROFILE).endswith(".yaml"):  # a path, which notebooks see from another folder
@@ -59,12 +59,15 @@ def sources(notebook):
 def before(wildcards):
     """A job's points are compared with the p = 0 models of their seeds: those jobs come first.
 
-    So does the training of the generators that they need.
+    So do the model whose adversarial examples are tried on those of the first seed, and the
+    training of the generators that they need.
     """
     points = JOBS[wildcards.job]
     if points[0].p == 0:
         return []
     seeds = {point.seed for point in points}
+    if SETTINGS.grid["seed"][0] in seeds:
+        seeds |= set(SETTINGS.grid["seed"][1:2])
     names = [name for name, others in JOBS.items()
              if others[0].p == 0 and seeds & {point.seed for point in others}]
     names += SETTINGS.generators(points[0].augmentation)

@@ -1,118 +1,46 @@
-"""The three measures of a point: performance, stress and influence, as rows of records."""
+"""The measures of a point as rows of records: performance, with how far it can be believed and
+how far the decision boundary is, stress, and influence.
+"""
 
-import copy
 import math
-from functools import cached_property
 
 import torch
 
-from lib import attacks, checks, training
-from lib.augmentation import Sample, changed, drawn_in_batches
-from lib.influence import METHODS, gradient_norms, gradients, s_test
-from lib.seeds import generator
-from lib.stress import prediction_change_stress
+from lib import attacks, checks, masking
+from lib.attacks import boundary_distance
+from lib.augmentation import Sample, changed
+from lib.influence import METHODS, gradient_norms, gradients
+from lib.minimal import mean_distance, risk_curve
+from lib.stress import bootstrap, prediction_change_stress, sphere
+from lib.subject import join, stratified
 
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
 SOLVERS = [method for method in METHODS if method != "identity"]  # that one is always shown
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+CURVE = 31  # radii at which the robustness curve is recorded
 
 
 def check(profile):
     """Refuse settings of the measures that would else be refused only after a training."""
-    attack, stress, influence = profile.attack, profile.stress, profile.influence
-    checks.one_of(attack["norm"], attacks.NORMS, "norm of the attack")
+    attack, distance, believe = profile.attack, profile.distance, profile.checks
+    stress, influence = profile.stress, profile.influence
     checks.one_of(influence["method"], SOLVERS, "method of influence")
-    for eps in [*attack["eps"], *stress["clean"], *stress["adversarial"], influence["eps"]]:
+    centres = [eps for centre in CENTRES for eps in stress[centre]]
+    for eps in [*attack["eps"], *centres, influence["eps"]]:
         checks.radius(eps)
-    for steps in [*attack["steps"], stress["steps"], influence["steps"]]:
+    checks.radius(distance["upto"], "upto")
+    for settings in (distance, stress, influence):
+        checks.count(settings["steps"], "steps")
+    for steps in attack["steps"]:
         checks.count(steps, "steps")
+    for name, number in believe.items():
+        checks.count(number, name)
     checks.count(stress["neighbours"], "neighbours")
     checks.count(influence["test_points"], "test_points")
 
 
-class Subject:
-    """A point with its trained network and what its measures share, on the network's device."""
-
-    def __init__(self, profile, point, model, dataset, augmentation):
-        self.profile, self.point, self.model = profile, point, model
-        self.augmentation = augmentation
-        self.device = next(model.parameters()).device
-        self.batch = 250 if self.device.type == "cpu" else 2000  # what a CPU's caches hold
-        self.classes = len(dataset.classes)
-        self.y = dataset.test_labels.to(self.device)
-        self.test = self._sample(dataset.test_images, dataset.test_labels)
-        self.train = self._sample(dataset.train_images, dataset.train_labels)
-        self._adversarial, self._solved = {}, {}
-
-    def _sample(self, images, labels):
-        return training.to_sample(images.to(self.device), labels.to(self.device), self.classes)
-
-    def generator(self, purpose):
-        return generator(self.point.seed, purpose, device=self.device)
-
-    def adversarial(self, eps, steps):
-        """The test images attacked by the study's PGD."""
-        if (eps, steps) not in self._adversarial:
-            attacked = [
-                attacks.pgd(
-                    self.model, x, y, eps=eps, steps=steps, norm=self.profile.attack["norm"]
-                )
-                for x, y in zip(
-                    self.test.x.split(self.batch), self.y.split(self.batch), strict=True
-                )
-            ]
-            self._adversarial[eps, steps] = torch.cat(attacked)
-        return self._adversarial[eps, steps]
-
-    @cached_property
-    def drawn(self):
-        """One draw of A(S) over the training sample."""
-        stream, size = self.generator("draw of A(S)"), self.profile.training["batch_size"]
-        return drawn_in_batches(self.augmentation, self.train, stream, size)
-
-    @cached_property
-    def head(self):
-        """The last layer as a softmax regression in double precision."""
-        return copy.deepcopy(self.model.head).double()
-
-    def features(self, sample):
-        """The sample as the last layer sees it, in double precision."""
-        with torch.no_grad():
-            parts = [self.model.features(x) for x in sample.x.split(1000)]
-        return Sample(torch.cat(parts).double(), sample.y.double())
-
-    @property
-    def l2(self):
-        return self.profile.training["weight_decay"]
-
-    def s_test(self, method):
-        """The last layer's s_test of `influence_tests`, solved once."""
-        if method not in self._solved:
-            train, tests = self.features(self.drawn), self.features(self.influence_tests)
-            self._solved[method] = s_test(self.head, train, tests, method=method, l2=self.l2)
-        return self._solved[method]
-
-    @cached_property
-    def influence_tests(self):
-        """The fixed test points, and after them their adversarial twins."""
-        settings = self.profile.influence
-        chosen = stratified(self.y, settings["test_points"])
-        twins = self.adversarial(settings["eps"], settings["steps"])[chosen]
-        clean, labels = self.test.x[chosen], self.test.y[chosen]
-        return join(Sample(clean, labels), Sample(twins, labels))
-
-
 def row(table, measure, value, examples, **settings):
     return dict(table=table, measure=measure, **settings, value=float(value), examples=examples)
-
-
-def stratified(y, number):
-    """Indices of `number` examples, the first of each class in turn: the same for every model."""
-    rank = torch.empty_like(y)
-    for label in y.unique():
-        members = (y == label).nonzero()[:, 0]
-        rank[members] = torch.arange(len(members), device=y.device)
-    return rank.argsort(stable=True)[:number].sort().values
 
 
 def performance(subject):
@@ -128,31 +56,100 @@ def performance(subject):
     return rows
 
 
-def stress(subject):
-    """Rows: prediction-change stress around clean and around adversarial test points.
+def distances(subject):
+    """Rows: how far each test image is from the boundary, as near as any attack came to it.
 
-    Of adversarial centres, those that fool the network and those that do not are rows apart.
+    The robustness curve at radii up to `upto`, the mean distance up to there (the area above the
+    curve), and quantiles of the distances; one that no attack found is missing.
+    """
+    settings, attack = subject.profile.distance, subject.profile.attack
+    known = [subject.adversarial(eps, steps) for eps in attack["eps"] for steps in attack["steps"]]
+
+    def search(x, y, *known):
+        return boundary_distance(subject.model, x, y, steps=settings["steps"], known=known)
+
+    found = subject.batched(search, subject.test.x, subject.y, *known).double()
+    n, upto = len(found), settings["upto"]
+    radii = torch.linspace(0, upto, CURVE, dtype=torch.float64).tolist()
+    rows = [
+        row("distances", "risk within", value, n, eps=round(eps, 6))
+        for eps, value in zip(radii, risk_curve(found, radii), strict=True)
+    ]
+    rows.append(row("distances", "mean distance", mean_distance(found, upto), n, upto=upto))
+    ordered = found.sort().values
+    for q in QUANTILES:
+        value = ordered[round(q * (n - 1))].item()
+        rows.append(row("distances", "quantile", value if value < math.inf else math.nan, n, q=q))
+    return rows
+
+
+def credibility(subject, rival=None):
+    """Rows: signs that the risks under attack are too small, on a few fixed test images.
+
+    `rival` is the network whose adversarial examples are tried on this one. A value above its
+    limit is a warning.
+    """
+    attack, settings = subject.profile.attack, subject.profile.checks
+    steps = max(attack["steps"])
+    chosen = stratified(subject.y, settings["images"])
+    x, y = subject.test.x[chosen], subject.y[chosen]
+    signs = masking.masked(subject.model, x, y, steps=steps)
+    for eps in attack["eps"]:
+        x_adv = subject.adversarial(eps, steps)[chosen]
+        elsewhere = None if rival is None else attacks.pgd(rival, x, y, eps=eps, steps=steps)
+        signs += masking.missed(
+            subject.model, x, y, x_adv, eps=eps, steps=steps, queries=settings["queries"],
+            restarts=settings["restarts"], transferred=elsewhere,
+            generator=subject.generator("checks"),
+        )  # fmt: skip
+    return [
+        row("checks", sign.kind, sign.share, len(x), by=sign.by, eps=sign.eps, limit=sign.limit,
+            warning=sign.warns)
+        for sign in signs
+    ]  # fmt: skip
+
+
+CENTRES = ("clean", "sphere", "adversarial")
+
+
+def stress(subject):
+    """Rows: prediction-change stress, and its interval over test points, around three centres.
+
+    Clean test points, points on the sphere around them, and adversarial ones, of which those that
+    fool the network and those that do not are rows apart.
     """
     settings = subject.profile.stress
-    centres = [("clean", eps, subject.test.x) for eps in settings["clean"]]
-    centres += [
-        ("adversarial", eps, subject.adversarial(eps, settings["steps"]))
-        for eps in settings["adversarial"]
-    ]
-    rows = []
-    for centre, eps, x in centres:
-        shares = prediction_change_stress(
+    everyone = {"all": torch.ones_like(subject.y, dtype=torch.bool)}
+
+    def shares(x, eps):
+        return prediction_change_stress(
             subject.model, x, eps=eps, neighbours=settings["neighbours"],
             generator=subject.generator("stress"),
         )  # fmt: skip
-        groups = {"all": torch.ones_like(subject.y, dtype=torch.bool)}
-        if centre == "adversarial":
-            fooled = attacks.predict(subject.model, x) != subject.y
-            groups = {"successful": fooled, "unsuccessful": ~fooled}
+
+    found = []
+    if settings["clean"]:
+        around = shares(subject.test.x, settings["clean"])
+        found += [
+            ("clean", eps, everyone, values)
+            for eps, values in zip(settings["clean"], around, strict=True)
+        ]
+    for eps in settings["sphere"]:
+        centres = sphere(subject.test.x, eps, 1, subject.generator("centres"))[:, 0]
+        found.append(("sphere", eps, everyone, shares(centres, eps)))
+    for eps in settings["adversarial"]:
+        centres = subject.adversarial(eps, settings["steps"])
+        fooled = attacks.predict(subject.model, centres) != subject.y
+        groups = {"successful": fooled, "unsuccessful": ~fooled}
+        found.append(("adversarial", eps, groups, shares(centres, eps)))
+    rows = []
+    for centre, eps, groups, values in found:
         for group, members in groups.items():
+            low, high = bootstrap(values[members], subject.generator("bootstrap"))
             rows.append(row(
-                "stress", "prediction-change stress", shares[members].mean(), int(members.sum()),
+                "stress", "prediction-change stress", values[members].mean(), int(members.sum()),
                 centre=centre, group=group, eps=eps, neighbours=settings["neighbours"],
+                low=low, high=high,
             ))  # fmt: skip
     return rows
 
@@ -215,10 +212,6 @@ def _leanings(subject, points):
         scores = (subject.s_test(method) @ slopes.T).abs()
         found["clean", method], found["adversarial", method] = scores.chunk(2)
     return found
-
-
-def join(first, second):
-    return Sample(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]))
 
 
 def _log_ratio(augmented, real):

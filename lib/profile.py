@@ -16,8 +16,10 @@ from lib.provenance import ROOT
 FOLDER = ROOT / "notebooks" / "profiles"
 SECTIONS = {
     "training": {"epochs", "batch_size", "learning_rate", "momentum", "weight_decay"},
-    "attack": {"norm", "eps", "steps"},
-    "stress": {"neighbours", "clean", "adversarial", "steps"},
+    "attack": {"eps", "steps"},
+    "distance": {"steps", "upto"},
+    "checks": {"images", "queries", "restarts"},
+    "stress": {"neighbours", "clean", "sphere", "adversarial", "steps"},
     "influence": {"test_points", "eps", "steps", "method"},
     "augmentations": None,
     "grid": {"augmentation", "p", "seed"},
@@ -59,6 +61,8 @@ class Profile:
     network: str
     training: dict
     attack: dict
+    distance: dict
+    checks: dict
     stress: dict
     influence: dict
     augmentations: dict

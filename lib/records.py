@@ -18,6 +18,7 @@ from lib.provenance import ROOT
 POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
+BESIDE = ["low", "high", "limit", "warning"]  # of some tables: the interval, the judgement
 REQUIRED = {*POINT, *PROVENANCE, *VALUES}
 
 
@@ -88,7 +89,7 @@ def collect(profile, files, *, keep=False):
     if not frames:
         raise FileNotFoundError(f"no records of profile {profile!r} to collect")
     rows = pd.concat(frames, ignore_index=True)
-    key = [name for name in rows.columns if name not in [*VALUES, *PROVENANCE]]
+    key = [name for name in rows.columns if name not in [*VALUES, *BESIDE, *PROVENANCE]]
     rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
     rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)
     for table, part in rows.groupby("table"):

@@ -1,37 +1,146 @@
-"""Prediction-change stress: how often a random neighbour on the eps-sphere gets another label."""
+"""Prediction-change stress: how often a random neighbour on the eps-sphere gets another label.
+
+Centres are float `[s, c, h, w]`: images, or points on a sphere around them, which may leave [0, 1].
+eps is a radius in pixel units, L2 over the whole image, or a list of radii: then every result has a
+leading axis for them, and all are asked of the same directions.
+"""
 
 import torch
+from scipy import stats
 
 from lib import checks
-from lib.attacks import frozen
+from lib.threat import finite, forward, frozen
+
+ROUND = 32  # neighbours of a centre between two looks at whether its interval is narrow enough
 
 
-def sphere(x, eps, neighbours, generator):
-    """Points uniform on the L2 sphere of radius `eps` around each `x` `[s, c, h, w]`, not clipped.
+def sphere(x, eps, neighbours, generator, *, inside=False):
+    """Points uniform on the L2 sphere of radius `eps` around each centre `x`, not clipped.
 
     Returns `[s, neighbours, c, h, w]`. The directions depend on the generator's state alone, so
-    the same state gives the same directions for every eps.
+    the same state gives the same directions for every eps. With `inside`, points of the same
+    sphere within [0, 1]: entries that would leave it go the other way, and where that is too far
+    as well they go as far as they can and the others so much farther. Raises ValueError where
+    no image is that far from `x`.
     """
-    eps = checks.radius(eps)
-    shape = (len(x), checks.count(neighbours, "neighbours"), *x.shape[1:])
-    direction = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-    length = direction.flatten(2).norm(dim=2)[:, :, None, None, None]
-    return x[:, None] + eps * direction / length
+    return _at(_directions(x, neighbours, generator), x, checks.radius(eps), inside)
 
 
-def prediction_change_stress(model, x, *, eps, neighbours, generator, batch_size=2000):
+def prediction_change_stress(
+    model, x, *, eps, neighbours, generator, inside=False, width=None, batch_size=2000
+):
     """The share `[s]` of random neighbours of each centre `x` that f labels otherwise than `x`.
 
     Its mean over the centres is the estimator stress_pc(f, S, eps) of Eghbal-zadeh et al.
-    (2020), with neighbours uniform on the L2 sphere of radius `eps` around each centre.
+    (2020), with neighbours uniform on the L2 sphere of radius `eps` around each centre. The
+    arguments are those of `label_changes`.
     """
-    checks.images(x)
-    per_round = max(1, batch_size // checks.count(neighbours, "neighbours"))
-    shares = []
+    changed, drawn = label_changes(
+        model, x, eps=eps, neighbours=neighbours, generator=generator, inside=inside, width=width,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return changed / drawn
+
+
+def label_changes(
+    model, x, *, eps, neighbours, generator, inside=False, width=None, batch_size=2000
+):
+    """How many neighbours of each centre get another label, and how many were drawn: `[s]` each.
+
+    `neighbours` are drawn of each centre, `batch_size` at a time are in memory. With `width`, no
+    more are drawn of a centre once its Wilson interval is that narrow, at every eps: `neighbours`
+    is then the most. (An interval that is looked at repeatedly covers a little less than it
+    says.) `inside` as for `sphere`.
+    """
+    several = isinstance(eps, list | tuple)
+    radii = [checks.radius(r) for r in (eps if several else [eps])]
+    most = checks.count(neighbours, "neighbours")
+    size = min(most, batch_size if width is None else ROUND)
+    width = 0.0 if width is None else checks.radius(width, "width")
+    _check_centres(x, inside)
+    changed = torch.zeros(len(radii), len(x), device=x.device)
+    drawn = torch.zeros(len(x), device=x.device)
     with frozen(model), torch.no_grad():
-        for centres in x.split(per_round):
-            around = sphere(centres, eps, neighbours, generator).flatten(0, 1)
-            labels = model(around).argmax(1).view(len(centres), neighbours)
-            differs = labels != model(centres).argmax(1, keepdim=True)
-            shares.append(differs.float().mean(1))
-    return torch.cat(shares)
+        for active in torch.arange(len(x), device=x.device).split(max(1, batch_size // size)):
+            own, done = _labels(model, x[active])[:, None], 0
+            while len(active) and done < most:
+                directions = _directions(x[active], min(size, most - done), generator)
+                done += directions.shape[1]
+                for row, radius in zip(changed, radii, strict=True):
+                    around = _at(directions, x[active], radius, inside).flatten(0, 1)
+                    labels = _labels(model, around).view(len(active), -1)
+                    row[active] += (labels != own).sum(1)
+                drawn[active] = done
+                low, high = wilson(changed[:, active], drawn[active])
+                wide = (high - low).amax(0) > width
+                active, own = active[wide], own[wide]
+    return (changed if several else changed[0]), drawn
+
+
+def wilson(changed, drawn, level=0.95):
+    """Wilson's interval `(low, high)` of each share `changed / drawn` at the given level."""
+    z2 = stats.norm.ppf((1 + level) / 2) ** 2
+    middle = (changed + z2 / 2) / (drawn + z2)
+    half = (z2 * (changed * (drawn - changed) / drawn + z2 / 4)).sqrt() / (drawn + z2)
+    return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
+
+
+def bootstrap(shares, generator, level=0.95, resamples=1000):
+    """The percentile interval `(low, high)` of the mean of `shares` `[s]` over centres (Efron).
+
+    Of centres drawn anew it covers both what another sample of them and what other neighbours
+    would have given. Of shares that are all the same it has no width: the sample is too small to
+    say how rare what it lacks is.
+    """
+    if not len(shares):
+        return float("nan"), float("nan")
+    picks = torch.randint(
+        len(shares), (resamples, len(shares)), generator=generator, device=shares.device
+    )
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], device=shares.device)
+    return tuple(shares.float()[picks].mean(1).quantile(ends).tolist())
+
+
+def _labels(model, x):
+    return finite(forward(model, x), "logits").argmax(1)
+
+
+def _check_centres(x, inside):
+    if inside:
+        checks.images(x)
+    elif not (torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4):
+        got = f"{x.dtype} {list(x.shape)}" if torch.is_tensor(x) else type(x).__name__
+        raise ValueError(f"centres must be a floating-point tensor [s, c, h, w], got {got}")
+    elif not x.isfinite().all():
+        raise ValueError("centres must be finite numbers")
+
+
+def _directions(x, neighbours, generator):
+    """Unit vectors `[s, neighbours, c, h, w]`, uniform on the sphere."""
+    shape = (len(x), checks.count(neighbours, "neighbours"), *x.shape[1:])
+    direction = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+    return direction / _length(direction)
+
+
+def _length(delta):
+    return delta.flatten(2).norm(dim=2)[:, :, None, None, None]
+
+
+def _at(directions, x, eps, inside):
+    delta, x = eps * directions, x[:, None]
+    if not inside:
+        return x + delta
+    room = torch.maximum(x, 1 - x)
+    if (_length(room) < eps).any():
+        raise ValueError(f"no image in [0, 1] is at distance {eps:g} of some of these")
+    size = delta.abs()
+    while (over := size > room).any():
+        # Full entries stay so; the others have what is left of the length.
+        full = (size >= room).to(x.dtype)
+        size = torch.where(over, room, size)
+        left = (eps**2 - _length(size * full) ** 2).clamp_min(0).sqrt()
+        grown = size * left / _length(size * (1 - full)).clamp_min(1e-12)
+        size = torch.where(full.bool(), size, grown)
+    sign = torch.where(delta < 0, -1.0, 1.0).to(x.dtype)
+    leaves = (x + sign * size - 0.5).abs() > 0.5
+    return (x + torch.where(leaves, -sign, sign) * size).clamp(0, 1)

@@ -13,10 +13,11 @@ import torch
 
 from lib import attacks, data, gan, models, quality, records, show, training
 from lib.checkpoint import CheckpointError
-from lib.measures import Subject, check, influence, performance, row, stress
+from lib.measures import check, credibility, distances, influence, performance, row, stress
 from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
 from lib.quality import Judge
+from lib.subject import Subject
 
 __all__ = ["Point", "Profile", "Subject", "augmentation", "dataset", "generator", "generators",
            "grid", "influence", "jobs", "performance", "record_path", "recorded", "run",
@@ -225,16 +226,28 @@ def run(profile, point, *, control=None, progress=True):
     first = "load" if checkpoint_path(profile, point).exists() else "train"
     rows, clock = [], [time.perf_counter()]
     own = subject(profile, point, progress=progress)
-    for stage, measure in [
-        (first, list),
-        ("performance", lambda: performance(own)),
-        ("stress", lambda: stress(own)),
-        ("influence", lambda: influence(own, control)),
-    ]:
+    measures = {
+        first: list,
+        "performance": lambda: performance(own),
+        "distances": lambda: distances(own),
+        "checks": lambda: credibility(own, _rival(profile)),
+        "stress": lambda: stress(own),
+        "influence": lambda: influence(own, control),
+    }
+    if point.seed != profile.grid["seed"][0]:
+        del measures["checks"]
+    for stage, measure in measures.items():
         rows += measure()
         clock.append(time.perf_counter())
         rows.append(row("cost", "seconds", clock[-1] - clock[-2], 1, stage=stage))
     return _record(profile, point, rows, record_path(profile, point))
+
+
+def _rival(profile):
+    """The network at p = 0 of the second seed, None if there is none."""
+    if len(profile.grid["seed"]) == 1:
+        return None
+    return train_or_load(profile, profile.point("none", 0, profile.grid["seed"][1]), progress=False)
 
 
 def run_generator(profile, factor, *, progress=True):

@@ -12,9 +12,10 @@ from lib import attacks, study
 from lib.augmentation import Identity, Sample, changed
 from lib.influence import gradient_norms
 from lib.influence import influence as influence_scores
-from lib.measures import Subject, influence, performance, stratified, stress
+from lib.measures import influence, performance, stress
 from lib.models import build, initialise
 from lib.stress import sphere
+from lib.subject import Subject, stratified
 from lib.training import to_sample
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -481,7 +482,12 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("attack.norm", "l7", ["'l7'", "l2"]),
+        ("distance.upto", -1, ["upto", "-1"]),
+        ("distance.steps", 0, ["steps", "0"]),
+        ("checks.images", 0, ["images", "0"]),
+        ("checks.queries", 1.5, ["queries", "1.5"]),
+        ("checks.restarts", 0, ["restarts", "0"]),
+        ("stress.sphere", [-1], ["eps", "-1"]),
         ("attack.eps", [-0.5], ["eps", "-0.5"]),
         ("attack.steps", [0], ["steps", "0"]),
         ("stress.clean", [float("nan")], ["eps", "nan"]),

@@ -30,6 +30,7 @@ def small_profile(folder, base="digits", **changes):
     changes = {
         "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
         "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
+        "distance.steps": 2, "checks.images": 20, "checks.queries": 5, "checks.restarts": 1,
         "grid.p": [0, 0.25, 1], "grid.seed": [0, 1], "grid.augmentation": ["classic", "mixup"],
         "augmentations.gan-ns": ["Generative", GAN | {"kind": "ns"}],
         "augmentations.gan-wgp": ["Generative", GAN | {"kind": "wgp"}],
@@ -82,18 +83,27 @@ def files(folder, pattern):
     return sorted(path for path in Path(folder).rglob(pattern) if path.is_file())
 
 
-def expected_rows(profile, p):
+STAGES = ("train", "performance", "distances", "stress", "influence")
+
+
+def expected_rows(profile, p, checked):
     """The (table, settings) of a complete record, from the profile's settings alone."""
+    signs = [("checks", kind) for kind in ("no gradient", "random outputs", "short of 1")]
+    signs += [("checks", "missed")] * 4 * len(profile.attack["eps"]) + [("cost", "checks")]
     tests = [("none", "gradient norm")]
     tests += [(test, method) for test in ("clean", "adversarial")
               for method in (profile.influence["method"], "identity")]  # fmt: skip
     readings = ["groups", "pairs"] + (["control"] if p else [])
     return (
-        [("cost", stage) for stage in ("train", "performance", "stress", "influence")]
+        [("cost", stage) for stage in STAGES]
         + [("performance", "none", 0.0, 0)]
         + [("performance", "pgd", e, s) for e in profile.attack["eps"]
            for s in profile.attack["steps"]]
         + [("stress", "clean", "all", e) for e in profile.stress["clean"]]
+        + [("distances", "risk within")] * 31 + [("distances", "mean distance")]
+        + [("distances", "quantile")] * 5
+        + signs * checked
+        + [("stress", "sphere", "all", e) for e in profile.stress["sphere"]]
         + [("stress", "adversarial", group, e) for e in profile.stress["adversarial"]
            for group in ("successful", "unsuccessful")]
         + [("influence", "misclassified", test) for test in ("clean", "adversarial")]
@@ -105,6 +115,8 @@ def rows_of(frame):
     columns = {
         "cost": ["stage"],
         "performance": ["attack", "eps", "steps"],
+        "distances": ["measure"],
+        "checks": ["measure"],
         "stress": ["centre", "group", "eps"],
         "influence": ["reading", "test", "method"],
     }
@@ -121,22 +133,26 @@ def rows_of(frame):
 # A record
 
 
-@pytest.mark.parametrize(("augmentation", "p"), [("none", 0), ("classic", 0.25), ("mixup", 1)])
-def test_run_writes_a_complete_record(house, tmp_path, augmentation, p):
+@pytest.mark.parametrize(
+    ("augmentation", "p", "seed"),
+    [("none", 0, 0), ("none", 0, 1), ("classic", 0.25, 0), ("mixup", 1, 1)],
+)
+def test_run_writes_a_complete_record(house, tmp_path, augmentation, p, seed):
     house()
     profile = small_profile(tmp_path)
-    point = profile.point(augmentation, p, 1)
+    point = profile.point(augmentation, p, seed)
     assert not study.recorded(profile, point)
     path = study.run(profile, point, progress=False)
     assert path == study.record_path(profile, point)
     assert study.recorded(profile, point)
     frame = records.read_file(path)
-    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, p))
+    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, p, checked=seed == 0))
 
     images = study.dataset(profile)
     shared = {
         "profile": "small", "dataset": "digits", "network": "small_cnn",
-        "augmentation": augmentation, "p": p, "seed": 1, "settings": profile.version(augmentation),
+        "augmentation": augmentation, "p": p, "seed": seed,
+        "settings": profile.version(augmentation),
         "code": provenance.code_version("study"), "data": images.checksum[:12],
         "torch": torch.__version__,
     }  # fmt: skip
@@ -368,12 +384,12 @@ def test_a_network_is_trained_again_when_what_trains_it_changes(
 
 def test_a_change_of_charts_trains_nothing(house, tmp_path, engine, trainings):
     profile = small_profile(tmp_path)
-    point = profile.point("none", 0, 0)
+    point = profile.point("none", 0, 1)
     study.run(profile, point, progress=False)
     engine("charts")
     engine("book")
     assert study.recorded(profile, point)
-    weights(profile, "none", 0)
+    weights(profile, "none", 0, 1)
     assert len(trainings) == 1
 
 
