@@ -107,10 +107,16 @@ TALK, PAPER, BOOK = "talk", "paper", "this book"
 LIMIT = 1 - 1e-9  # of a correlation whose Fisher z is finite
 PERFORMANCE, STRESS, INFLUENCE = "03_performance", "04_stress", "05_influence"
 RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
+TABLES = (
+    "performance",
+    "distances",
+    "stress",
+    "influence",
+)  # that decide, as `evaluate` wants them
 
 
-def evaluate(performance, stress, influence):
-    """The claims decided for one profile from its three tables.
+def evaluate(performance, distances, stress, influence):
+    """The claims decided for one profile from its tables, TABLES.
 
     Stress is read at the largest radius recorded: in d dimensions a random direction has only
     1 / sqrt(d) of its length across a boundary, so it needs a far larger radius than an attack.
@@ -124,6 +130,7 @@ def evaluate(performance, stress, influence):
     return [
         _classic(performance, "most useful", "clean error", attack="none"),
         _classic(performance, "most robust", RISK, **ATTACK),
+        _boundary(balanced(distances[distances.measure == "mean distance"])),
         _accuracy_is_not_robustness(performance),
         _stress_of_the_vulnerable(performance, stress, radius),
         _stress_goes_with_risk(performance, stress, radius),
@@ -132,12 +139,26 @@ def evaluate(performance, stress, influence):
 
 
 def _classic(performance, adjective, measure, **where):
-    others = [name for name in ("none", *augmentations(performance)) if name != "classic"]
-    effects = [versus(performance, "classic", other, **where) for other in others]
+    effects = _classic_versus_all(performance, **where)
     sentence = f"The expert's (classic) augmentation is the {adjective}."
     rule = f"{measure}: classic minus none, and minus every other, is below zero"
     unit = f"difference in {measure}"
-    return Claim(sentence, TALK, PERFORMANCE, rule, unit, tuple(effects), verdict(effects, -1))
+    return Claim(sentence, TALK, PERFORMANCE, rule, unit, effects, verdict(effects, -1))
+
+
+def _boundary(distances):
+    """The most robust once more, by a reading that does not saturate as the risk at one eps does."""
+    effects = _classic_versus_all(distances)
+    sentence = "With the expert's (classic) augmentation the decision boundary is farthest away."
+    measure = f"mean L2 distance to the boundary, up to {distances.upto.max():g}"
+    rule = f"{measure}: classic minus none, and minus every other, is above zero"
+    unit = f"difference in {measure}"
+    return Claim(sentence, BOOK, PERFORMANCE, rule, unit, effects, verdict(effects, 1))
+
+
+def _classic_versus_all(table, **where):
+    others = [name for name in ("none", *augmentations(table)) if name != "classic"]
+    return tuple(versus(table, "classic", other, **where) for other in others)
 
 
 def _accuracy_is_not_robustness(performance):

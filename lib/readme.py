@@ -17,8 +17,7 @@ FIGURE = "book/_static/digits.svg"
 def results(profile="digits"):
     """The text between the marks, and the figure's SVG."""
     grid = Profile.load(profile).grid
-    tables = [claims.planned(records.read(profile, name), grid)
-              for name in ("performance", "stress", "influence")]  # fmt: skip
+    tables = [claims.planned(records.read(profile, name), grid) for name in claims.TABLES]
     performance = tables[0]
     kinds = {"clean error": {"attack": "none"}, claims.RISK: claims.ATTACK}
     shown = []

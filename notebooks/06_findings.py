@@ -33,12 +33,9 @@ from lib.profile import Profile
 
 
 def decide(name):
-    """The three tables of a profile, on its grid, and its claims."""
+    """The tables of a profile, on its grid, and its claims."""
     grid = Profile.load(name).grid
-    parts = [
-        claims.planned(records.read(name, table), grid)
-        for table in ("performance", "stress", "influence")
-    ]
+    parts = [claims.planned(records.read(name, table), grid) for table in claims.TABLES]
     return parts, claims.evaluate(*parts)
 
 
@@ -170,7 +167,25 @@ charts.table(
 # at every radius.
 #
 # **The attack is a lower bound.** Projected gradient descent finds adversarial examples; that it
-# finds none proves nothing. A risk shown here may be too low.
-#
+# finds none proves nothing. [Chapter 3](03_performance.html#can-the-attack-be-believed) looks for the
+# signs of a weak attack at every augmentation and $p$ of one seed. What it found:
+
+# %% tags=["hide-input"]
+for name in found:
+    checks = records.read(name, "checks")
+    networks = len(checks.drop_duplicates(["augmentation", "p", "seed"]))
+    warned = checks[checks.warning.astype(bool)]
+    words = "; ".join(
+        sorted({f"{m}, {by}" for m, by in zip(warned.measure, warned.by, strict=True)})
+    )
+    display(
+        Markdown(
+            f"On {name}, of {len(checks)} checks of {networks} networks {len(warned)} warn"
+            f"{f' ({words})' if words else ''}. The largest share of images that PGD missed and another "
+            f"attack found is {checks[checks.measure == 'missed'].value.max():.0%}."
+        )
+    )
+
+# %% [markdown]
 # **Influence is a linear prediction** about the last layer of a network, around parameters that
 # stochastic gradient descent left near, not at, a minimum.

@@ -125,6 +125,16 @@ def performance(clean, risk, **options):
     return pd.concat(parts, ignore_index=True)
 
 
+def distances_table(values, **options):
+    """Other readings of the distances say the opposite."""
+    opposite = {k: -v for k, v in values.items()}
+    return pd.concat([
+        table(values, measure="mean distance", upto=1.5, **options),
+        table(opposite, measure="quantile", q=0.5, **options),
+        table(opposite, measure="risk within", eps=0.25, **options),
+    ], ignore_index=True)  # fmt: skip
+
+
 def stress_table(values, **options):
     """The largest clean radius counts; smaller ones and adversarial centres say the opposite."""
     opposite = {k: -v for k, v in values.items()}
@@ -156,12 +166,16 @@ READINGS = {
 }
 CLEAN = {"none": 0.3, "classic": 0.1, "mixup": 0.2}
 RISK = {"none": 0.6, "classic": 0.4, "mixup": 0.8}
+DISTANCE = {"none": 0.5, "classic": 0.7, "mixup": 0.4}
 STRESS = {"none": 0.2, "classic": 0.1, "mixup": 0.4}
 
 
-def verdicts(clean=CLEAN, risk=RISK, stress=STRESS, readings=READINGS, **options):
+def verdicts(
+    clean=CLEAN, risk=RISK, distance=DISTANCE, stress=STRESS, readings=READINGS, **options
+):
     found = evaluate(
         performance(clean, risk, **options),
+        distances_table(distance, **options),
         stress_table(stress, **options),
         influence_table(readings, **options),
     )
@@ -173,18 +187,19 @@ def changed(readings, **by):
     return readings | {tuple(name.split("_")): values for name, values in by.items()}
 
 
-USEFUL, ROBUST, NOT_ALWAYS, STRESSED, WITH_RISK, MORE, TRAINING, ADVERSARIAL = range(8)
+USEFUL, ROBUST, FAR, NOT_ALWAYS, STRESSED, WITH_RISK, MORE, TRAINING, ADVERSARIAL = range(9)
 
 
 def test_claims_that_hold():
     found = verdicts(readings=changed(READINGS, groups_adversarial={"classic": 2, "mixup": 2}))
-    assert found == [HOLDS] * 8
+    assert found == [HOLDS] * 9
 
 
 def test_claims_that_do_not_hold():
     found = verdicts(
         clean={"none": 0.3, "classic": 0.2, "mixup": 0.1},
         risk={"none": 0.6, "classic": 0.5, "mixup": 0.4},
+        distance={"none": 0.5, "classic": 0.6, "mixup": 0.7},
         stress={"none": 0.1, "classic": 0.2, "mixup": 0.3},
         readings={
             (reading, test): {"classic": value, "mixup": value}
@@ -192,23 +207,23 @@ def test_claims_that_do_not_hold():
             for test in ("clean", "adversarial")
         } | {("groups", "adversarial"): {"classic": -2, "mixup": -2}},
     )  # fmt: skip
-    expected = [FAILS] * 8
+    expected = [FAILS] * 9
     expected[STRESSED] = OPEN  # nothing is less robust than no augmentation
     assert found == expected
 
 
 def test_a_single_seed_decides_nothing():
     readings = changed(READINGS, groups_adversarial={"classic": 2, "mixup": 2})
-    assert verdicts(readings=readings, seeds=(2,)) == [OPEN] * 8
+    assert verdicts(readings=readings, seeds=(2,)) == [OPEN] * 9
 
 
 def test_equal_values_decide_nothing():
     """All networks alike: what is left is noise of mean zero."""
     same = dict.fromkeys(CLEAN, 0.3)
     nothing = {key: {"classic": 0.0, "mixup": 0.0} for key in READINGS}
-    found = verdicts(clean=same, risk=same, stress=same, readings=nothing)
+    found = verdicts(clean=same, risk=same, distance=same, stress=same, readings=nothing)
     del found[WITH_RISK]  # both tables carry the same noise, so their ranks agree
-    assert found == [OPEN] * 7
+    assert found == [OPEN] * 8
 
 
 @pytest.mark.parametrize(
@@ -286,11 +301,12 @@ def test_missing_cells_are_left_out_and_never_zero():
     """Influence ratios are missing where a group is too small, e.g. at every p = 1."""
     tables = [
         performance(CLEAN, RISK),
+        distances_table(DISTANCE),
         stress_table(STRESS),
         influence_table(changed(READINGS, groups_adversarial={"classic": 2, "mixup": 2})),
     ]
     before = evaluate(*tables)
-    ratios = tables[2]
+    ratios = tables[-1]
     ratios.loc[(ratios.p == 1) & (ratios.reading == "groups"), "value"] = np.nan
     after = evaluate(*tables)
     for one, other in zip(before, after, strict=True):
@@ -313,6 +329,7 @@ def test_a_p_that_not_all_have_does_not_tip_the_scales():
     """In the middle of a sweep, extreme values at a p that one augmentation has at one seed."""
     tables = [
         performance(CLEAN, RISK),
+        distances_table(DISTANCE),
         stress_table(STRESS),
         influence_table(changed(READINGS, groups_adversarial={"classic": 2, "mixup": 2})),
     ]
@@ -348,7 +365,8 @@ def test_balanced_keeps_the_p_that_every_augmentation_has_at_every_seed(cells, l
 
 
 def test_claims_as_a_table():
-    claims = evaluate(performance(CLEAN, RISK), stress_table(STRESS), influence_table(READINGS))
+    tables = performance(CLEAN, RISK), distances_table(DISTANCE), stress_table(STRESS)
+    claims = evaluate(*tables, influence_table(READINGS))
     shown = frame(claims)
     assert shown["claim"].tolist() == [claim.sentence for claim in claims]
     assert shown["verdict"].tolist() == [claim.verdict for claim in claims]
@@ -455,7 +473,8 @@ def test_stress_that_goes_with_risk(slope, expected):
     risk, stress = performance(CLEAN, cells, p=(1.0,)), stress_table(bent, p=(1.0,))
     swapped = (stress.seed == 3) & (stress.centre == "clean")
     stress.loc[swapped & (stress.augmentation == "none"), "value"] = slope * 0.2**3 + 1e-3
-    found = evaluate(risk, stress, influence_table(READINGS))[WITH_RISK]
+    tables = risk, distances_table(DISTANCE), stress, influence_table(READINGS)
+    found = evaluate(*tables)[WITH_RISK]
     assert found.verdict == expected
     assert found.effects[0].seeds == 4
 
