@@ -19,8 +19,8 @@ from scipy import stats
 
 from lib.show import in_base64, pictures, sentence, table
 
-__all__ = ["Figure", "against_p", "colours", "distribution", "intervals", "over_seeds", "pictures",
-           "scatter", "table"]  # fmt: skip
+__all__ = ["Figure", "against", "against_p", "colours", "distribution", "histogram", "intervals",
+           "over_seeds", "pictures", "scatter", "table"]  # fmt: skip
 
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
 PALETTE = {"none": "#767676", "classic": "#0072B2", "mixup": "#D55E00",
@@ -33,6 +33,7 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
 AXIS = 30  # pixels that an axis with its title takes
 AXIS_P = "probability p of augmentation"
+FEW = 12  # places on an axis that are labelled each, and marked large
 INK, FAINT = "#333333", "#CCCCCC"  # of the static picture; charts.js replaces them by the theme's
 CONFIG = {
     "font": "sans-serif",
@@ -109,34 +110,38 @@ def over_seeds(table, by):
     return found.assign(low=found["mean"] - half, high=found["mean"] + half)
 
 
-def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=True, rule=None,
-              format=".3f"):  # fmt: skip
-    """Mean over seeds with its 95 % t-interval against p, a line for each augmentation.
+def against_p(table, **settings):
+    """`against` the column "p"; rows of "none", the shared point p = 0, start every line."""
+    return against(_shared_start(table), "p", x_title=AXIS_P, **settings)
 
-    Columns: augmentation, p, seed, value and that named by `facet` (a panel for each of its
-    values as they appear, `columns` side by side where there is room). Rows of "none" start every
-    line. `y` is the axis's title with its unit; panels with values of very different sizes have
-    an axis each unless `shared`; `rule` draws a dashed line there. Hovering over a point shows its
-    numbers, clicking the legend selects (with shift: more).
+
+def against(table, x, *, y, description, x_title=None, facet=None, columns=2, shared=True,
+            rule=None, format=".3f"):  # fmt: skip
+    """Mean over seeds with its 95 % t-interval against column `x`, a line for each augmentation.
+
+    Columns: augmentation, `x`, seed, value and that named by `facet` (a panel for each of its
+    values as they appear, `columns` side by side where there is room). `y` is the axis's title
+    with its unit; panels with values of very different sizes have an axis each unless `shared`;
+    `rule` draws a dashed line there. Hovering over a point shows its numbers, clicking the legend
+    selects (with shift: more).
     """
-    table = _shared_start(table)
     panels = [facet] if facet else []
-    data = over_seeds(table, [*panels, "augmentation", "p"])
+    data = over_seeds(table, [*panels, "augmentation", x])
     colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
     picked = alt.selection_point(fields=["augmentation"], bind="legend")
-    base = alt.Chart().encode(
-        alt.X("p:Q", title=x, axis=alt.Axis(values=sorted(set(data.p)), format=".6~g")),
-        color=colour,
-    )
+    places = sorted(set(data[x]))
+    few = len(places) <= FEW
+    ticks = alt.Axis(values=places, format=".6~g") if few else alt.Axis()
+    base = alt.Chart().encode(alt.X(f"{x}:Q", title=x_title or x, axis=ticks), color=colour)
     mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=False), axis=_axis(format))
     hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation"]]
-    hover.append(alt.Tooltip("p:Q", title="p" if x == AXIS_P else x))
+    hover += [alt.Tooltip(f"{x}:Q")]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q")
     layers = [
         *([band] if data.low.notna().any() else []),  # one seed has no interval
         base.mark_line(strokeWidth=2).encode(mean),
-        base.mark_point(filled=True, opacity=1, size=60).encode(
+        base.mark_point(filled=True, opacity=1, size=60 if few else 15).encode(
             mean, shape=shape, tooltip=[*hover, "seeds:Q"]
         ),
     ]
@@ -148,6 +153,28 @@ def against_p(table, *, y, description, x=AXIS_P, facet=None, columns=2, shared=
         chart = chart.resolve_scale(y="independent")
         chart.spec.width = PANEL - AXIS  # each panel has an axis of its own to make room for
     return Figure(chart, description)
+
+
+def histogram(values, *, x, y, description, bins=30):
+    """How many of `values` fall into each of `bins` equal bins, infinite ones into none."""
+    values = np.asarray(values, float)
+    counts, edges = np.histogram(values[np.isfinite(values)], bins)
+    data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": counts})
+    chart = (
+        alt.Chart(data)
+        .mark_bar(color=PALETTE["classic"], binSpacing=1)
+        .encode(
+            alt.X("from:Q", bin="binned", title=x),
+            alt.X2("to:Q"),
+            alt.Y("count:Q", title=y),
+            tooltip=[
+                alt.Tooltip("from:Q", format=".3f"),
+                alt.Tooltip("to:Q", format=".3f"),
+                "count:Q",
+            ],
+        )
+    )
+    return Figure(chart.properties(width=WIDTH, height=HEIGHT), description)
 
 
 def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_title=None,

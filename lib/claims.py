@@ -147,7 +147,7 @@ def _classic(performance, adjective, measure, **where):
 
 
 def _boundary(distances):
-    """The most robust once more, by a reading that does not saturate as the risk at one eps does."""
+    """The most robust once more, by a reading that does not saturate as a risk at one eps does."""
     effects = _classic_versus_all(distances)
     sentence = "With the expert's (classic) augmentation the decision boundary is farthest away."
     measure = f"mean L2 distance to the boundary, up to {distances.upto.max():g}"

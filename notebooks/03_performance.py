@@ -27,8 +27,9 @@ seed = 0  # the first of the study's seeds; its checkpoint is there once the stu
 # %%
 import pandas as pd
 import torch
+from IPython.display import Markdown, display
 
-from lib import attacks, charts, claims, records
+from lib import attacks, charts, claims, masking, records
 from lib.minimal import boundary_distance, mean_distance, median_distance, risk_curve
 from lib.study import Profile, dataset, subject
 
@@ -109,27 +110,63 @@ charts.pictures(
 #
 # A risk at one $\varepsilon$ says nothing of another, and where it is near 0 or 1 it cannot tell two
 # networks apart. The *distance to the boundary* of each image can: the norm of the smallest
-# perturbation that changes its label. A minimal-norm attack {cite}`pintor2021` bounds it from above,
-# and the share of images with a distance of at most $\varepsilon$ is the risk at every $\varepsilon$ at
-# once, the *robustness curve* {cite}`goepfert2019`. At $\varepsilon = 0$ it is the clean error. Beside
-# it, the risk that PGD finds with as few iterations as above:
+# perturbation that changes its label. A minimal-norm attack {cite}`pintor2021` bounds it from above.
+# Its results lie on the boundary itself, where the network is about to change its mind:
 
 # %%
-distances = boundary_distance(live.model, x, y, known=[x_adv])
-radii = [0.05 * i for i in range(31)]
+distances, nearest = boundary_distance(live.model, x, y, known=[x_adv], images=True)
+order = distances.argsort()
+order = order[(distances[order] > 0) & distances[order].isfinite()]
+shown = order[torch.linspace(0, len(order) - 1, 8).long()]
+delta = nearest[shown] - x[shown]
+charts.pictures(
+    torch.cat([x[shown], nearest[shown], 0.5 + 0.5 * delta / delta.abs().amax()]).cpu().numpy(),
+    rows=["clean", "at the boundary", "difference"],
+    titles=[
+        f"{classes[a]} → {classes[b]}, {d:.2f}"
+        for a, b, d in zip(
+            before[shown],
+            attacks.predict(live.model, nearest[shown]),
+            distances[shown],
+            strict=True,
+        )
+    ],
+    columns=len(shown),
+    description="Test images from the nearest to the farthest, each moved to the decision boundary, "
+    "the distance, and the difference on one scale for all",
+)
+
+# %% tags=["hide-input"]
+charts.histogram(
+    distances.cpu(),
+    x="distance to the decision boundary, L2",
+    y="test images",
+    description=f"Distances of {len(y)} test images to the boundary of {live.point}; "
+    "0 are those that are wrong already",
+)
+
+# %% [markdown]
+# The share of images with a distance of at most $\varepsilon$ is the risk at every $\varepsilon$ at once,
+# the *robustness curve* {cite}`goepfert2019`. At $\varepsilon = 0$ it is the clean error, and it never
+# falls. Beside it, the risk that PGD finds with as few iterations as above:
+
+# %% tags=["hide-input"]
+upto = settings.distance["upto"]
+radii = torch.linspace(0, upto, 31, dtype=torch.float64).tolist()
 found = {
     "distance to the boundary": risk_curve(distances, radii).tolist(),
     f"PGD, {steps} iterations": [attacks.risk(live.model, attack(r, steps), y) for r in radii],
 }
-charts.against_p(
+charts.against(
     pd.DataFrame(
         [
-            {"augmentation": name, "p": r, "seed": seed, "value": value}
+            {"augmentation": name, "eps": r, "seed": seed, "value": value}
             for name, risks in found.items()
             for r, value in zip(radii, risks, strict=True)
         ]
     ),
-    x="eps, L2",
+    "eps",
+    x_title="eps, L2",
     y="risk",
     format=".0%",
     description=f"Risk of {live.point} at every eps: from the distances to the boundary, and under PGD",
@@ -140,17 +177,18 @@ charts.against_p(
 # lost, and the mean distance up to some $\varepsilon$, the area above the curve.
 
 # %% tags=["hide-input"]
+area = f"mean distance up to {upto:g}"
 charts.table(
     pd.DataFrame(
         [
             {
                 "median distance": median_distance(distances),
-                "mean distance up to 1.5": mean_distance(distances, radii[-1]),
+                area: mean_distance(distances, upto),
             }
         ]
     ),
     caption=f"{live.point}: how far the boundary is, in L2",
-    formats=dict.fromkeys(("median distance", "mean distance up to 1.5"), ".3f"),
+    formats=dict.fromkeys(("median distance", area), ".3f"),
 )
 
 # %% [markdown]
@@ -188,6 +226,87 @@ charts.table(
 )
 
 # %% [markdown]
+# A defence can defeat an attack without being robust, by *masking* its gradients
+# {cite}`athalye2018`. Here is the same network behind a quantiser that rounds every pixel to one of
+# seventeen values, as a camera or a file format would. Rounding has no slope, so gradient ascent stands
+# still:
+
+
+# %%
+class Rounded(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((16 * x).round() / 16)
+
+
+masked = Rounded(live.model)
+still = attacks.pgd(masked, few, labels, eps=eps, steps=steps)
+charts.table(
+    pd.DataFrame(
+        [
+            {"attack": "none", "risk": attacks.risk(masked, few, labels)},
+            {"attack": "PGD", "risk": attacks.risk(masked, still, labels)},
+            {
+                "attack": "Square, 500 queries",
+                "risk": attacks.risk(masked, few, labels, tried["Square, 500 queries"]),
+            },
+            {
+                "attack": "PGD on the network without the quantiser, tried on it",
+                "risk": attacks.risk(masked, x_adv[:100], labels),
+            },
+        ]
+    ),
+    caption=f"The network behind a quantiser: risk at eps {eps} over {len(few)} test images",
+    formats={"risk": ".0%"},
+)
+
+# %% [markdown]
+# PGD alone would call it robust. Signs of such a failure {cite}`carlini2019` are known, and the study
+# looks for them: gradients that are zero, outputs that are not the same twice, a risk that stays
+# below 1 at an $\varepsilon$ at which every image can be made the same grey, and images that PGD misses
+# while another attack finds them: Square, PGD with twice the iterations or from random starts, or
+# images that were made for the network of another seed and are merely tried on this one.
+#
+# A share above its limit is a warning. Here are both networks, the study's and the quantised one:
+
+# %%
+long = max(settings.attack["steps"])
+
+
+def warnings(model):
+    against = attacks.pgd(model, few, labels, eps=eps, steps=long)
+    signs = masking.masked(model, few, labels, steps=long)
+    signs += masking.missed(
+        model, few, labels, against, eps=eps, steps=long, queries=500,
+        restarts=settings.checks["restarts"], generator=live.generator("warnings"),
+    )  # fmt: skip
+    return signs
+
+
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "sign": one.kind,
+                "by": one.by,
+                "network": one.share,
+                "quantised": other.share,
+                "limit": one.limit,
+                "warns": ", ".join(
+                    name for name, sign in (("network", one), ("quantised", other)) if sign.warns
+                ),
+            }
+            for one, other in zip(warnings(live.model), warnings(masked), strict=True)
+        ]
+    ),
+    caption=f"Signs that PGD with {long} iterations is too weak, as shares of {len(few)} test images",
+    formats=dict.fromkeys(("network", "quantised", "limit"), ".0%"),
+)
+
+# %% [markdown]
 # ## The whole study
 #
 # One network proves nothing: another seed, another network. The study repeats every setting over
@@ -221,7 +340,43 @@ charts.against_p(
 )
 
 # %% [markdown]
-# Do the two go together? Each dot is one network:
+# At one $\varepsilon$ most images may be lost or hardly any. The distances say how far an attack has to
+# go whatever it may: the mean, and the distance within which so many of a hundred images are lost.
+
+# %% tags=["hide-input"]
+reach = records.read(settings.name, "distances")
+charts.against_p(
+    reach[reach.measure == "mean distance"],
+    y=f"mean distance to the boundary, up to {upto:g}",
+    description=f"Mean L2 distance to the decision boundary on {settings.dataset} against p",
+)
+
+# %% tags=["hide-input"]
+quantiles = reach[(reach.measure == "quantile") & reach.value.notna()]
+charts.against_p(
+    quantiles.assign(lost=[f"{q:.0%} of images lost within" for q in quantiles.q]),
+    y="distance, L2",
+    facet="lost",
+    shared=False,
+    description=f"Distribution of the distances on {settings.dataset} against p: quantiles",
+)
+
+# %% [markdown]
+# And the robustness curve of the networks at the $p$ that this page is about, with none beside them:
+
+# %% tags=["hide-input"]
+curve = reach[(reach.measure == "risk within") & reach.p.isin([0, p])]
+charts.against(
+    curve,
+    "eps",
+    x_title="eps, L2",
+    y="risk",
+    format=".0%",
+    description=f"Risk against eps on {settings.dataset} at p = {p:g}, mean and interval over seeds",
+)
+
+# %% [markdown]
+# Do clean error and risk go together? Each dot is one network:
 
 # %% tags=["hide-input"]
 cell = ["augmentation", "p", "seed"]
@@ -254,6 +409,41 @@ charts.table(
     caption=f"Mean risk over all networks at {means.columns[0]:g} and {means.columns[-1]:g} iterations",
     formats={"eps": ".2f", "short": ".1%", "long": ".1%", "gain": ".2%"},
 )
+
+# %% [markdown]
+# And the signs of a weak attack? At one seed every network was searched for them, on
+# a few fixed test images and at both $\varepsilon$. The largest share found, over all augmentations and $p$:
+
+# %% tags=["hide-input"]
+checks = records.read(settings.name, "checks")
+checks["warning"] = checks.warning.astype(bool)
+summary = checks.groupby(["measure", "by"], sort=False).agg(
+    networks=("value", "size"),
+    median=("value", "median"),
+    largest=("value", "max"),
+    limit=("limit", "first"),
+    warnings=("warning", "sum"),
+)
+charts.table(
+    summary,
+    index=True,
+    caption=f"Signs of a weak attack on {settings.dataset}, as shares of {checks.examples.max()} test "
+    "images; networks are counted at each eps",
+    formats=dict.fromkeys(("median", "largest", "limit"), ".0%"),
+)
+
+# %% tags=["hide-input"]
+warned = checks[checks.warning]
+if len(warned):
+    display(
+        charts.table(
+            warned[["augmentation", "p", "measure", "by", "eps", "value", "limit"]],
+            caption="Warnings: at these points the risk under attack may be too low by so much",
+            formats={"p": "g", "eps": "g", "value": ".0%", "limit": ".0%"},
+        )
+    )
+else:
+    display(Markdown("No check warns."))
 
 # %% [markdown]
 # ## Where these numbers come from

@@ -27,11 +27,11 @@ seed = 0  # the first of the study's seeds; neighbours are drawn from it as well
 # %%
 import pandas as pd
 import torch
-from scipy.special import betainc
+from scipy.special import betainc, gamma, jv
 
 from lib import attacks, charts, claims, records
 from lib.seeds import generator
-from lib.stress import prediction_change_stress, sphere
+from lib.stress import bootstrap, label_changes, prediction_change_stress, sphere, wilson
 from lib.study import Profile, subject
 
 settings = Profile.load(profile)
@@ -83,19 +83,19 @@ with torch.no_grad():
     linear[1].weight.zero_()
     linear[1].weight[1, 0] = 1.0  # the boundary is where the first pixel is a half
     linear[1].bias.copy_(torch.tensor([0.5, 0.0]))
-gamma = 0.1
+distance = 0.1
 centre = torch.full((1, *shape), 0.5)
-centre.view(-1)[0] = 0.5 - gamma
+centre.view(-1)[0] = 0.5 - distance
 rows = []
 for r in (0.05, 0.2, 0.5, 1.0, 2.0):
-    exact = 0.5 * betainc((d - 1) / 2, 0.5, 1 - (gamma / r) ** 2) if r > gamma else 0.0
+    exact = 0.5 * betainc((d - 1) / 2, 0.5, 1 - (distance / r) ** 2) if r > distance else 0.0
     found = prediction_change_stress(
         linear, centre, eps=r, neighbours=20_000, generator=generator(seed, "linear")
     )
     rows.append({"eps": r, "exact": exact, "estimated": found.item()})
 charts.table(
     pd.DataFrame(rows),
-    caption=f"Stress of a linear classifier at distance {gamma} in {d} dimensions, 20,000 neighbours",
+    caption=f"Stress of a linear classifier at distance {distance} in {d} dimensions, 20,000 neighbours",
     formats={"eps": ".2f", "exact": ".4f", "estimated": ".4f"},
 )
 
@@ -105,12 +105,73 @@ charts.table(
 # nearly parallel to it. To see a boundary that an attack of some radius finds, stress needs a radius
 # about $\sqrt d$ times as large: on images of 64 pixels, eight times. Stress and risk are different
 # readings of one geometry.
+
+# %% [markdown]
+# ## What stress has to do with curvature
+#
+# The talk's authors relate stress to the Laplace operator. Here is why. Let $g$ be a smooth function on
+# $\mathbb R^d$ and $u$ uniform on the unit sphere. Expand $g$ around $x$:
+#
+# $$
+# \begin{aligned}
+# g(x + \varepsilon u) = g(x) &+ \varepsilon\, u^\top \nabla g(x) \\
+# &+ \tfrac{\varepsilon^2}2\, u^\top \nabla^2 g(x)\, u + \cdots
+# \end{aligned}
+# $$
+#
+# Now average over $u$. Since $u$ and $-u$ are equally likely, all odd terms vanish. Since the sign of
+# each coordinate may be turned, $\mathbb E\, u_i u_j = 0$ for $i \ne j$; and since the $d$ squares $u_i^2$ are
+# alike and add up to 1, $\mathbb E\, u_i^2 = 1/d$. What is left of the second order is the trace of the
+# Hessian, which is the Laplacian $\Delta g$:
+#
+# ```{math}
+# :label: laplacian
+# \mathbb E\, g(x + \varepsilon u) - g(x) = \frac{\varepsilon^2}{2d}\, \Delta g(x) + O(\varepsilon^4) .
+# ```
+#
+# For a plane wave $g(x) = \sin(w^\top x)$, $\Delta g = -\|w\|^2 g$, and the mean over the sphere is
+# known exactly: it is $\Gamma(\tfrac d2)\, (2/r)^{d/2 - 1} J_{d/2 - 1}(r)\, g(x)$ with $r = \varepsilon \|w\|$ and
+# $J$ the Bessel function. The three agree as long as the sphere is small:
+
+# %%
+few = min(d, 64)  # in more dimensions the factors of the exact mean overflow
+w = torch.randn(few, generator=generator(seed, "wave"), dtype=torch.float64)
+at = torch.full((1, 1, 1, few), 0.5, dtype=torch.float64)
+wave = torch.sin(at.flatten() @ w).item()
+rows = []
+for r in (0.03, 0.1, 0.3, 1.0):
+    around = sphere(at, r, 50_000, generator(seed, "around"))[0].flatten(1)
+    z, order = r * w.norm().item(), few / 2 - 1
+    rows.append(
+        {
+            "eps": r,
+            "sampled": (torch.sin(around @ w).mean() - wave).item(),
+            "exact": (gamma(few / 2) * (2 / z) ** order * jv(order, z) - 1) * wave,
+            "by the Laplacian": -(r**2) / (2 * few) * (w @ w).item() * wave,
+        }
+    )
+charts.table(
+    pd.DataFrame(rows),
+    caption=f"A plane wave in {few} dimensions: its mean over the sphere minus its value at the centre, "
+    "from 50,000 points, exactly, and to leading order",
+    formats=dict.fromkeys(rows[0], ".2e") | {"eps": "g"},
+)
+
+# %% [markdown]
+# Stress is the left side of {eq}`laplacian` with its sign turned, for the indicator
+# $g(u) = \mathbb 1[f(u) = f(x)]$. But the indicator is not smooth. It is flat but for a step on the
+# decision boundary, where all its curvature sits, so the right side is zero almost everywhere, and so
+# is stress until $\varepsilon$ reaches the boundary. What a small sphere cannot see, a large one can:
+# stress is the Laplacian *at the scale* $\varepsilon$, which tells how much boundary there is at that distance
+# and how it bends.
 #
 # ## One model
 #
-# Around clean test points, and around the same points after an attack of the same radius. Attacked
+# Around clean test points; around points chosen at random on the sphere, each the centre of a sphere
+# of the same radius; and around the same points after an attack of that radius. Attacked
 # points are of two kinds, those where the model is then wrong (successful) and the others, and lie
-# on different sides of the boundary; they are never averaged.
+# on different sides of the boundary; they are never averaged. The interval is over test points: it
+# is the *bootstrap*'s, from a thousand samples drawn from the sample itself.
 
 # %%
 n = settings.stress["neighbours"]
@@ -122,29 +183,101 @@ def stress(x, r):
     )
 
 
-rows = []
-for r in radii:
-    values = stress(live.test.x, r)
-    rows.append(
-        {"centres": "clean", "eps": r, "number": len(values), "stress": values.mean().item()}
-    )
+def line(centres, r, shares):
+    low, high = bootstrap(shares, live.generator("bootstrap"))
+    return {
+        "centres": centres,
+        "eps": r,
+        "number": len(shares),
+        "stress": shares.mean().item(),
+        "low": low,
+        "high": high,
+    }
+
+
+rows = [
+    line("clean", r, shares) for r, shares in zip(radii, stress(live.test.x, radii), strict=True)
+]
 for r in settings.stress["adversarial"]:
+    random = sphere(live.test.x, r, 1, live.generator("centres"))[:, 0]
+    rows.append(line("on the sphere", r, stress(random, r)))
     x_adv = live.adversarial(r, settings.stress["steps"])
-    fooled, values = attacks.predict(live.model, x_adv) != live.y, stress(x_adv, r)
+    fooled, shares = attacks.predict(live.model, x_adv) != live.y, stress(x_adv, r)
     for name, members in {"successful": fooled, "unsuccessful": ~fooled}.items():
         if members.any():
-            rows.append(
-                {
-                    "centres": f"attacked, {name}",
-                    "eps": r,
-                    "number": int(members.sum()),
-                    "stress": values[members].mean().item(),
-                }
-            )
+            rows.append(line(f"attacked, {name}", r, shares[members]))
 charts.table(
     pd.DataFrame(rows),
-    caption=f"{live.point}: prediction-change stress with {n} neighbours a centre",
-    formats={"eps": ".2f", "stress": ".2%"},
+    caption=f"{live.point}: prediction-change stress with {n} neighbours a centre, and its 95 % interval",
+    formats={"eps": "g", "stress": ".2%", "low": ".2%", "high": ".2%"},
+)
+
+# %% [markdown]
+# Compare the rows of one radius. Whether a point at that distance was found by chance or by an attack
+# makes the difference: an attack ends near the boundary, and there many directions lead across.
+#
+# ### How many neighbours?
+#
+# Of one centre, stress is a probability estimated from $n$ trials, with Wilson's interval around it.
+# Most centres are clear cases and need few; those near a boundary need many. So neighbours are
+# drawn in rounds until the interval is as narrow as asked, and no longer:
+
+# %%
+some, r, width = live.test.x[:100], radii[-1], 0.1
+changed, drawn = label_changes(
+    live.model, some, eps=r, neighbours=2000, width=width, generator=live.generator("rounds")
+)
+low, high = wilson(changed, drawn)
+chosen = (changed / drawn).argsort()[torch.linspace(0, len(some) - 1, 6).long()]
+charts.table(
+    pd.DataFrame(
+        {
+            "test image": chosen.tolist(),
+            "neighbours": drawn[chosen].int().tolist(),
+            "stress": (changed / drawn)[chosen].tolist(),
+            "low": low[chosen].tolist(),
+            "high": high[chosen].tolist(),
+        }
+    ),
+    caption=f"Six of {len(some)} test images, from the calmest to the most stressed at eps {r:g}, each "
+    f"until its interval is no wider than {width:.0%}; {int(drawn.sum()):,} neighbours for all of them",
+    formats=dict.fromkeys(("stress", "low", "high"), ".1%"),
+)
+
+# %% [markdown]
+# ### Neighbours that are images
+#
+# A step away from a black pixel leads half of the time to one that is blacker than black. Such a
+# neighbour is a point of the network's input space, but no image. `sphere(..., inside=True)` keeps the
+# distance and turns round the steps that would leave $[0, 1]$. That is another question with
+# another answer:
+
+# %%
+kept = {"anywhere": False, "within [0, 1]": True}
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "eps": r,
+                **{
+                    name: prediction_change_stress(
+                        live.model,
+                        live.test.x,
+                        eps=r,
+                        neighbours=n,
+                        inside=inside,
+                        generator=live.generator("inside"),
+                    )
+                    .mean()
+                    .item()
+                    for name, inside in kept.items()
+                },
+            }
+            for r in radii
+        ]
+    ),
+    caption=f"{live.point}: stress around clean points, neighbours anywhere on the sphere or within [0, 1]",
+    formats={"eps": "g"} | dict.fromkeys(kept, ".2%"),
 )
 
 # %% [markdown]
@@ -161,6 +294,18 @@ charts.against_p(
     shared=False,  # stress grows with the radius by orders of magnitude
     format=".2%",
     description=f"Stress around clean test points of {settings.dataset} against p, by radius",
+)
+
+# %% [markdown]
+# Around random points on the sphere of the same radius:
+
+# %% tags=["hide-input"]
+charts.against_p(
+    table[table.centre == "sphere"],
+    y="prediction-change stress",
+    facet="eps",
+    format=".2%",
+    description=f"Stress around random points on the sphere, {settings.dataset}, against p",
 )
 
 # %% [markdown]
@@ -204,27 +349,39 @@ charts.scatter(
     description="Prediction-change stress against risk under attack, a dot for each network",
 )
 
+# %% [markdown]
+# The same in numbers: Spearman's correlation over the networks of a seed, with the risk and with the
+# mean distance to the boundary. Where stress tells the vulnerable from the robust, the first is positive
+# and the second negative.
+
 # %% tags=["hide-input"]
+reach = records.read(settings.name, "distances")
+table, performance, reach = (
+    claims.balanced(claims.planned(part, settings.grid))
+    for part in (table, performance, reach[reach.measure == "mean distance"])
+)
 rows = []
 for r in radii:
-    found = claims.rank_correlation(
-        *(claims.balanced(claims.planned(part, settings.grid)) for part in (table, performance)),
-        {"centre": "clean", "eps": r},
-    )
-    rows.append(
-        {
-            "stress at eps": r,
-            "correlation": found.value,
-            "low": found.low,
-            "high": found.high,
-            "seeds": found.seeds,
-        }
-    )
+    for name, other, where in (
+        ("risk", performance, claims.ATTACK),
+        ("mean distance", reach, {"measure": "mean distance"}),
+    ):
+        found = claims.rank_correlation(table, other, {"centre": "clean", "eps": r}, where)
+        rows.append(
+            {
+                "stress at eps": r,
+                "with": name,
+                "correlation": found.value,
+                "low": found.low,
+                "high": found.high,
+                "seeds": found.seeds,
+            }
+        )
 charts.table(
     pd.DataFrame(rows),
-    caption="Spearman correlation of stress with risk over the networks of a seed: mean over seeds "
-    "and 95 % interval",
-    formats={"stress at eps": ".2f", "correlation": ".2f", "low": ".2f", "high": ".2f"},
+    caption="Spearman correlation of stress with risk and with distance over the networks of a seed: "
+    "mean over seeds and 95 % interval",
+    formats={"stress at eps": "g", "correlation": "+.2f", "low": "+.2f", "high": "+.2f"},
 )
 
 # %% [markdown]

@@ -1,6 +1,7 @@
 import base64
 import itertools
 import json
+import math
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -117,6 +118,9 @@ def figures(study, quantiles, effects):
                                       description=sentence),
         "one panel": charts.against_p(study[study.eps == 0.5], y="risk", rule=0,
                                       format=".1%", description=sentence),
+        "against": charts.against(study[study.p == 0.5], "eps", y="risk", description=sentence),
+        "histogram": charts.histogram([0.1, 0.2, 0.2], x="distance", y="images",
+                                      description=sentence),
         "scatter": charts.scatter(wide, x="value", y="other", description=sentence),
         "distribution": charts.distribution(quantiles, description=sentence),
         "intervals": charts.intervals(effects, description=sentence),
@@ -225,6 +229,26 @@ def test_every_line_starts_at_the_shared_point(study):
         assert panel["mean"].nunique() == 1
     expected = study[study.augmentation == "none"].groupby("eps").value.mean()
     assert starts.groupby("eps")["mean"].first().to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_against_another_column_no_augmentation_has_a_line_of_its_own(study):
+    table = study[study.p.isin([0, 0.5])]
+    spec = charts.against(table, "eps", y="risk", description="Risk against eps").spec()
+    (rows,) = spec["datasets"].values()
+    drawn = {(row["augmentation"], row["eps"]): row["mean"] for row in rows}
+    means = table.groupby(["augmentation", "eps"]).value.mean()
+    assert drawn == pytest.approx(means.to_dict())
+
+
+@given(st.lists(st.floats(0, 10) | st.just(math.inf), min_size=1), st.integers(1, 40))
+def test_a_histogram_counts_what_is_finite(values, bins):
+    chart = charts.histogram(values, x="distance", y="images", bins=bins, description="Distances")
+    (rows,) = chart.spec()["datasets"].values()
+    assert len(rows) == bins
+    assert sum(row["count"] for row in rows) == sum(map(math.isfinite, values))
+    for row in rows[:-1]:
+        inside = [v for v in values if row["from"] <= v < row["to"]]
+        assert row["count"] == len(inside)
 
 
 def test_without_augmentation_alone_is_shown_as_such(study):
