@@ -17,6 +17,7 @@ from lib.subject import join, stratified
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
 SOLVERS = [method for method in METHODS if method != "identity"]  # that one is always shown
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+CENTRES = ("clean", "sphere", "adversarial")  # of stress
 CURVE = 31  # radii at which the robustness curve is recorded
 
 
@@ -107,9 +108,6 @@ def credibility(subject, rival=None):
             warning=sign.warns)
         for sign in signs
     ]  # fmt: skip
-
-
-CENTRES = ("clean", "sphere", "adversarial")
 
 
 def stress(subject):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lib import checks, gan, models, records
 from lib.attacks import pgd
-from lib.measures import check
+from lib.measures import CENTRES, check
 from lib.profile import Profile, grid, jobs
 from lib.study import (
     dataset,
@@ -28,7 +28,8 @@ def estimate(profile):
     """Seconds a point takes here, by stage, from timings of single steps on this device.
 
     A few steps of training, attack and prediction on a small batch, scaled by how many images
-    the profile puts through each; the solve for influence is not in it.
+    the profile puts through each; the solve for influence is not in it. The checks, which one
+    seed has, are shared out among all.
     """
     images = dataset(profile)
     model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
@@ -49,13 +50,18 @@ def estimate(profile):
             model(x)
 
     train, attacked, predicted = (_seconds(call) / size for call in (step, attack, predict))
-    a, s, i = profile.attack, profile.stress, profile.influence
+    a, d, c = profile.attack, profile.distance, profile.checks
+    s, i = profile.stress, profile.influence
     runs = {(eps, steps) for eps in a["eps"] for steps in a["steps"]}
     runs |= {(eps, s["steps"]) for eps in s["adversarial"]} | {(i["eps"], i["steps"])}
-    radii = len(s["clean"]) + len(s["adversarial"])
+    radii = sum(len(s[centre]) for centre in CENTRES)
+    # Twice the steps, one run a restart, one on the rival; Square only predicts.
+    checked = max(a["steps"]) * (3 + c["restarts"]) * attacked + c["queries"] * predicted
     return {
         "train": profile.training["epochs"] * n_train * train,
         "performance": n_test * sum(steps for _, steps in runs) * attacked,
+        "distances": n_test * d["steps"] * attacked,
+        "checks": min(c["images"], n_test) * len(a["eps"]) * checked / len(profile.grid["seed"]),
         "stress": n_test * s["neighbours"] * radii * predicted,
     }
 

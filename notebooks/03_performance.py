@@ -418,7 +418,7 @@ charts.table(
 checks = records.read(settings.name, "checks")
 checks["warning"] = checks.warning.astype(bool)
 summary = checks.groupby(["measure", "by"], sort=False).agg(
-    networks=("value", "size"),
+    checks=("value", "size"),
     median=("value", "median"),
     largest=("value", "max"),
     limit=("limit", "first"),
@@ -428,7 +428,7 @@ charts.table(
     summary,
     index=True,
     caption=f"Signs of a weak attack on {settings.dataset}, as shares of {checks.examples.max()} test "
-    "images; networks are counted at each eps",
+    "images; those with an eps are checked at each",
     formats=dict.fromkeys(("median", "largest", "limit"), ".0%"),
 )
 

@@ -171,7 +171,7 @@ charts.table(
 # of the same radius; and around the same points after an attack of that radius. Attacked
 # points are of two kinds, those where the model is then wrong (successful) and the others, and lie
 # on different sides of the boundary; they are never averaged. The interval is over test points: it
-# is the *bootstrap*'s, from a thousand samples drawn from the sample itself.
+# is a {term}`bootstrap`'s, from a thousand samples drawn from the sample itself.
 
 # %%
 n = settings.stress["neighbours"]
@@ -218,7 +218,7 @@ charts.table(
 #
 # ### How many neighbours?
 #
-# Of one centre, stress is a probability estimated from $n$ trials, with Wilson's interval around it.
+# Of one centre, stress is a probability estimated from $n$ trials, with {term}`Wilson's interval` around it.
 # Most centres are clear cases and need few; those near a boundary need many. So neighbours are
 # drawn in rounds until the interval is as narrow as asked, and no longer:
 

@@ -82,7 +82,10 @@ def test_an_estimate_counts_every_image_that_is_put_through(monkeypatch, name):
     assert found["train"] == 20 * 1297
     # PGD of 10 and 100 steps at two eps; the other stages' attacks are among them.
     assert found["performance"] == 500 * (10 + 100 + 10 + 100)
-    assert found["stress"] == 500 * 16 * (4 + 2)
+    assert found["distances"] == 500 * 30
+    # 100 images, two eps: PGD-200, two restarts, the rival's PGD, 300 queries; one seed of five.
+    assert found["checks"] == 100 * 2 * (200 + 2 * 100 + 100 + 300) / 5
+    assert found["stress"] == 500 * 16 * (4 + 1 + 2)
 
 
 def test_an_estimate_is_of_the_right_order(house, tmp_path):
