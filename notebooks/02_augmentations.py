@@ -233,9 +233,10 @@ quality_records = records.read(settings.name, "generators")
 distances = quality_records[quality_records.measure == "Frechet distance"]
 in_own = distances[distances.features == settings.network]
 floor = in_own.loc[in_own.of == "test images", "value"].mean()
-charts.against_p(
-    in_own[in_own.of == "generated images"].assign(p=lambda table: table.step),
-    x="step of the generator's training",
+charts.against(
+    in_own[in_own.of == "generated images"],
+    "step",
+    x_title="step of the generator's training",
     y=f"Fréchet distance in the features of {settings.network}",
     format=".3~g",
     rule=floor,
