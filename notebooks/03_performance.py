@@ -362,7 +362,7 @@ charts.against_p(
 )
 
 # %% [markdown]
-# And the robustness curve of the networks at the $p$ that this page is about, with none beside them:
+# And the robustness curves at the $p$ that this page is about, beside that of no augmentation:
 
 # %% tags=["hide-input"]
 curve = reach[(reach.measure == "risk within") & reach.p.isin([0, p])]

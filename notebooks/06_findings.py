@@ -167,7 +167,7 @@ charts.table(
 # at every radius.
 #
 # **The attack is a lower bound.** Projected gradient descent finds adversarial examples; that it
-# finds none proves nothing. [Chapter 3](03_performance.html#can-the-attack-be-believed) looks for the
+# finds none proves nothing. [Chapter 3](03_performance) looks for the
 # signs of a weak attack at every augmentation and $p$ of one seed. What it found:
 
 # %% tags=["hide-input"]
