@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import nn
 
 from lib.attacks import pgd, predict, square
@@ -205,6 +206,13 @@ def test_a_confident_network_has_a_gradient():
     assert no_gradient(model, x, y) == 0
 
 
+def test_a_network_that_sees_one_pixel_has_a_gradient():
+    model, x = linear(), inside(9)
+    with torch.no_grad():
+        model[1].weight[:, 1:] = 0
+    assert no_gradient(model, x, predict(model, x)) == 0
+
+
 # Random outputs
 
 
@@ -262,6 +270,15 @@ def test_one_in_a_hundred_may_be_missed_at_a_large_eps(kept):
     (sign,) = [s for s in masked(model, x, torch.zeros(100).long(), steps=10) if s.kind == SHORT]
     assert sign.share == pytest.approx(kept / 100)
     assert sign.warns == (kept > 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_large_eps_is_reached_in_the_steps_that_are_asked_for(steps):
+    """Fooled where 0.55 < t / eps < 0.85: of steps of 2.5 eps / steps only the last land there."""
+    eps = math.sqrt(D) / 2
+    model, x = Profile(lambda t: 0.15 - (t / eps - 0.7).abs()), at(0.0, 0.01)
+    signs = masked(model, x, torch.zeros(2, dtype=torch.int64), steps=steps)
+    assert by_kind(signs)[SHORT] == (steps < 4)
 
 
 # What a weak attack misses
@@ -324,6 +341,19 @@ def test_more_steps_find_what_a_long_step_leaps_over():
     assert found["longer"] == pytest.approx(0.6)
     again = shares(model, x, y, x, eps=eps, steps=1, restarts=1)
     assert again["longer"] == 0
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_random_starts_are_in_the_ball_and_as_many_as_asked_for(restarts):
+    """A plateau half as wide as the ball: the square of a start's place is Beta(1/2, (d + 1)/2)."""
+    eps, n = 0.3, 900
+    model = Profile(lambda t: (t.abs() - eps / 2).clamp_min(0) - 1e-4)
+    x, y = at(*[0.0] * n), torch.zeros(n, dtype=torch.int64)
+    found = shares(model, x, y, x, eps=eps, steps=4, queries=1, restarts=restarts)
+    assert found["longer"] == 0
+    one = stats.beta(0.5, (D + 1) / 2).sf(1 / 4)
+    expected = 1 - (1 - one) ** restarts
+    assert stats.binomtest(round(n * found["random"]), n, expected).pvalue > 1e-3
 
 
 def test_what_is_fooled_already_is_not_missed():

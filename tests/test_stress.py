@@ -224,6 +224,14 @@ def test_inside_in_single_precision():
         assert torch.allclose(distance, torch.tensor(eps).double(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("eps", [1e-8, 1e-6, 1e-3])
+def test_inside_near_black(eps):
+    """Each point is the free one with its negative entries turned, however small they are."""
+    black = torch.zeros(3, *SHAPE)
+    around = sphere(black, eps, 20, rng(), inside=True)
+    torch.testing.assert_close(around, sphere(black, eps, 20, rng()).abs(), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("eps", [0, 0.01, 0.3, 0.5])
 def test_inside_is_no_restriction_around_grey(eps):
     grey = torch.full((3, *SHAPE), 0.5, dtype=torch.float64)
@@ -269,7 +277,7 @@ def test_centres_that_are_refused(ask, inside, refuses):
     for bad in (math.nan, math.inf, -math.inf):
         x = images(5)
         x[1, 0, 0, 0] = bad
-        refuses(lambda x=x: ask(x, inside))
+        refuses(lambda x=x: ask(x, inside), *(["[0, 1]"] if inside else ["centres", "finite"]))
     for x in ((255 * images(5)).byte(), images(5)[0], images(5).tolist()):
         refuses(lambda x=x: ask(x, inside), "floating-point")
 
@@ -371,6 +379,10 @@ def test_what_the_network_is_given(s, neighbours, batch_size, radii, seed):
         for radius in eps:
             assert (own.sub(radius).abs() < 1e-9).sum() == neighbours
     assert len(torch.unique(seen[distance > 1e-9], dim=0)) == s * neighbours * radii
+    # Each centre has directions of its own, the same at every eps.
+    away = (seen - x[centre])[distance > 1e-9].flatten(1)
+    ways = (1e6 * away / away.norm(dim=1, keepdim=True)).round()
+    assert len(torch.unique(ways, dim=0)) == s * neighbours
     # No more than s labels of centres are asked for beside them.
     assert (distance < 1e-9).sum() <= s
 
@@ -515,6 +527,7 @@ def test_a_centre_that_stops_is_not_drawn_again(batch_size, most):
 @pytest.mark.parametrize("eps", [0.05, 0.25, 1.0])
 def test_closed_form_when_stopped_early(eps):
     model, x, g = plane()
+    x, g = x.flip(0), g.flip(0)  # the farthest first, which stop first
     changed, drawn = label_changes(
         model, x, eps=eps, neighbours=20_000, generator=rng(7), width=0.03
     )
@@ -558,7 +571,7 @@ def test_a_bad_radius_among_several(eps, refuses):
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wilson_is_that_of_scipy(level, dtype):
-    for n in (1, 2, 7, 32, 101):
+    for n in (1, 2, 16, 33, 126):
         low, high = wilson(torch.arange(n + 1, dtype=dtype), torch.tensor(n, dtype=dtype), level)
         for k in range(n + 1):
             expected = stats.binomtest(k, n).proportion_ci(level, method="wilson")
