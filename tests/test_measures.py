@@ -1,18 +1,21 @@
 """The rows of the three measures against computations of their own, in numpy."""
 
 import copy
+import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from test_study import small_profile
 
 from lib import attacks, study
 from lib.augmentation import Identity, Sample, changed
 from lib.influence import gradient_norms
 from lib.influence import influence as influence_scores
-from lib.measures import influence, performance, stress
+from lib.measures import credibility, distances, influence, performance, stress
 from lib.models import build, initialise
 from lib.stress import sphere
 from lib.subject import Subject, stratified
@@ -82,6 +85,173 @@ def test_risks_are_counted_by_hand(made, augmentation):
     assert len(risks) > 2  # the settings make a difference
 
 
+# Distances
+
+
+@pytest.mark.parametrize("augmentation", ["none", "mixup"])
+def test_distances_are_counted_by_hand(made, augmentation):
+    subject = made(augmentation, 0 if augmentation == "none" else 1)
+    upto, rows = subject.profile.distance["upto"], distances(subject)
+    known = [attacked(subject, eps, steps) for eps in (0.25, 1.0) for steps in (1, 4)]
+    found = attacks.boundary_distance(
+        subject.model, subject.test.x, subject.y, steps=2, known=known
+    ).numpy()
+    curve = [row for row in rows if row["measure"] == "risk within"]
+    assert [row["eps"] for row in curve] == pytest.approx(np.linspace(0, upto, 31))
+    for row in curve:
+        assert row["value"] == pytest.approx((found <= row["eps"] + 1e-9).mean())
+    area = pick(rows, measure="mean distance")
+    assert area["value"] == pytest.approx(np.minimum(found, upto).mean())
+    assert area["upto"] == upto
+    for q in QUANTILES:
+        ends = [np.quantile(found, q, method=m) for m in ("lower", "higher")]
+        assert any(pick(rows, q=q)["value"] == pytest.approx(end) for end in ends)
+    assert {row["examples"] for row in rows} == {60}
+    assert {row["table"] for row in rows} == {"distances"}
+    assert len(rows) == 31 + 1 + len(QUANTILES)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "classic"])
+def test_the_curve_agrees_with_the_other_measures(made, augmentation):
+    subject = made(augmentation, 0 if augmentation == "none" else 0.25)
+    rows, performances = distances(subject), performance(subject)
+    curve = {row["eps"]: row["value"] for row in rows if row["measure"] == "risk within"}
+    assert list(curve) == sorted(curve)
+    values = np.array(list(curve.values()))
+    assert (np.diff(values) >= 0).all()
+    assert curve[0.0] == pytest.approx(pick(performances, measure="clean error")["value"])
+    assert values[-1] > curve[0.0] + 0.5
+    for row in performances:
+        if row["attack"] == "pgd":
+            assert curve[row["eps"]] >= row["value"]
+    radii, step = np.array(list(curve)), 0.05
+    area = pick(rows, measure="mean distance")["value"]
+    # Monotone: the area lies between its lower and its upper sum.
+    assert abs(area - np.trapezoid(1 - values, radii)) <= step * (values[-1] - values[0]) / 2 + 1e-9
+    quantiles = [pick(rows, q=q)["value"] for q in QUANTILES]
+    assert (np.diff(quantiles) >= 0).all()
+    for q, quantile in zip(QUANTILES, quantiles, strict=True):
+        assert (values[radii >= quantile] >= q - 1 / 60).all()
+        assert (values[radii < quantile] <= q + 1 / 60).all()
+
+
+def says_one_thing(subject, label=0):
+    """The subject with a network that gives every image the same label, and tells it so."""
+    model = copy.deepcopy(subject.model)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        model.head.bias[label] = 1.0
+    return Subject(
+        subject.profile, subject.point, model, study.dataset(subject.profile), Identity()
+    )
+
+
+def test_distances_that_no_attack_finds_are_missing(made):
+    """One label for all: what is wrong is at 0, the others nowhere."""
+    subject = says_one_thing(made("none", 0))
+    rows = distances(subject)
+    error = (subject.y != 0).double().mean().item()
+    assert 0.75 < error < 0.95
+    for row in rows:
+        if row["measure"] == "risk within":
+            assert row["value"] == pytest.approx(error)
+    assert pick(rows, measure="mean distance")["value"] == pytest.approx(1.5 * (1 - error))
+    assert [pick(rows, q=q)["value"] for q in QUANTILES[:-1]] == [0, 0, 0, 0]
+    assert np.isnan(pick(rows, q=0.95)["value"])
+
+
+# Whether the attacks can be believed
+
+
+def settings_changed(subject, model=None, **checks):
+    profile = replace(subject.profile, checks=subject.profile.checks | checks)
+    images = study.dataset(profile)
+    return Subject(profile, subject.point, model or subject.model, images, Identity())
+
+
+def test_rows_of_credibility(made):
+    subject, rival = made("none", 0), made("mixup", 1).model
+    rows, alone = credibility(subject, rival), credibility(subject)
+    said = {(row["measure"], row["eps"], row["by"]) for row in rows}
+    assert len(said) == len(rows) == 3 + 2 * 4
+    assert said - {(row["measure"], row["eps"], row["by"]) for row in alone} == {
+        ("missed", eps, "transfer") for eps in (0.25, 1.0)
+    }
+    assert len(alone) == len(rows) - 2
+    kinds = Counter((measure, eps) for measure, eps, _ in said)
+    grey = 0.5 * math.sqrt(64)
+    assert kinds == {
+        ("no gradient", 0.0): 1, ("random outputs", 0.0): 1, ("short of 1", grey): 1,
+        ("missed", 0.25): 4, ("missed", 1.0): 4,
+    }  # fmt: skip
+    missed = " ".join(by for measure, eps, by in said if (measure, eps) == ("missed", 1.0))
+    for words in ("5 queries", "8 iterations", "1 random start", "transfer"):
+        assert words in missed  # queries and starts of the settings, twice the most steps
+    assert pick(rows, measure="short of 1")["by"].split()[1] == "4"
+    for row in rows:
+        assert row["table"] == "checks"
+        assert row["examples"] == 20
+        assert 0 <= row["value"] <= 1
+        assert row["warning"] == (row["value"] > row["limit"])
+        assert isinstance(row["warning"], bool)
+    limits = {row["measure"]: row["limit"] for row in rows}
+    assert limits["random outputs"] == 0
+    assert all(0 < limits[kind] < 0.05 for kind in ("no gradient", "missed", "short of 1"))
+    assert rows == credibility(subject, rival)
+
+
+class Rounded(torch.nn.Module):
+    """The network sees images rounded to tenths, which have no gradient."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network((10 * x).round() / 10)
+
+
+def test_transfer_is_counted_by_hand(made):
+    """On the first images of each class, where PGD of the most steps leaves them right."""
+    trained, rival = made("none", 0), made("mixup", 1).model
+    for number in (20, 1000):
+        subject = settings_changed(trained, Rounded(trained.model), images=number)
+        rows = credibility(subject, rival)
+        chosen = stratified(subject.y, number)
+        assert len(chosen) == min(number, 60)
+        for eps in (0.25, 1.0):
+            left = ~wrong(subject.model, attacked(subject, eps, 4), subject.y)
+            elsewhere = attacks.pgd(rival, subject.test.x, subject.y, eps=eps, steps=4)
+            new = left & wrong(subject.model, elsewhere, subject.y)
+            row = pick(rows, measure="missed", eps=eps, by="transfer")
+            assert row["value"] == pytest.approx(new[chosen].mean())
+            assert row["examples"] == len(chosen)
+            assert row["value"] > 0.05
+
+
+def test_its_own_images_are_nothing_new(made):
+    subject = made("none", 0)
+    for row in credibility(subject, subject.model):
+        if row["by"] == "transfer":
+            assert row["value"] == 0
+            assert row["warning"] is False
+
+
+def test_a_masked_network_is_warned_of(made):
+    trained = made("none", 0)
+    subject = settings_changed(trained, Rounded(trained.model), images=40, queries=30)
+    rows = credibility(subject, trained.model)
+    assert pick(rows, measure="no gradient")["value"] == 1
+    short = pick(rows, measure="short of 1")
+    chosen = stratified(subject.y, 40)
+    clean = wrong(subject.model, subject.test.x, subject.y)[chosen].mean()
+    assert short["value"] == pytest.approx(1 - clean)
+    for row in (pick(rows, measure="no gradient"), short, pick(rows, by="transfer", eps=1.0)):
+        assert row["warning"] is True
+    assert pick(rows, measure="random outputs")["warning"] is False
+
+
 # Stress
 
 
@@ -105,6 +275,11 @@ def test_stress_is_counted_by_hand(made, augmentation):
         found = pick(rows, centre="clean", eps=eps)
         assert found["value"] == pytest.approx(shares(subject.test.x, eps).mean(), abs=1e-6)
         assert (found["examples"], found["group"], found["neighbours"]) == (60, "all", n)
+    for eps in settings["sphere"]:
+        found = pick(rows, centre="sphere", eps=eps)
+        centres = sphere(subject.test.x, eps, 1, subject.generator("centres"))[:, 0]
+        assert found["value"] == pytest.approx(shares(centres, eps).mean(), abs=1e-6)
+        assert (found["examples"], found["group"], found["neighbours"]) == (60, "all", n)
     for eps in settings["adversarial"]:
         centres = attacked(subject, eps, settings["steps"])
         around, fooled = shares(centres, eps), wrong(subject.model, centres, subject.y)
@@ -115,6 +290,40 @@ def test_stress_is_counted_by_hand(made, augmentation):
                 assert found["value"] == pytest.approx(around[members].mean(), abs=1e-6)
             else:
                 assert np.isnan(found["value"])  # missing, not zero
+
+
+@pytest.mark.parametrize("augmentation", ["none", "mixup"])
+def test_intervals_of_stress(made, augmentation):
+    """About as wide as 1.96 standard errors of the centres' mean to either side."""
+    subject = made(augmentation, 0 if augmentation == "none" else 1)
+    compared = 0
+    for row in stress(subject):
+        assert row["low"] <= row["value"] <= row["high"] or row["examples"] == 0
+        if row["centre"] == "clean" and 0.05 < row["value"] < 0.95:
+            around = sphere(subject.test.x, row["eps"], 32, subject.generator("stress"))
+            with torch.no_grad():
+                own = subject.model(subject.test.x).argmax(1)
+                labels = subject.model(around.flatten(0, 1)).argmax(1).view(60, 32)
+            error = stats.sem((labels != own[:, None]).double().mean(1).numpy())
+            assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+            compared += 1
+    assert compared
+
+
+def test_points_on_the_sphere_are_centres_of_their_own(made):
+    """Around them stress is another number than around the test points, and of other draws."""
+    subject = made("none", 0)
+    stretched = replace(subject.profile, stress=subject.profile.stress | {"sphere": [0.5, 1.0]})
+    rows = stress(
+        Subject(stretched, subject.point, subject.model, study.dataset(stretched), Identity())
+    )
+    for eps in (0.5, 1.0):
+        assert pick(rows, centre="sphere", eps=eps)["value"] > 0
+        assert pick(rows, centre="sphere", eps=eps) != pick(rows, centre="clean", eps=eps)
+    assert pick(rows, centre="clean", eps=1) == pick(stress(subject), centre="clean", eps=1)
+    none = replace(stretched, stress=stretched.stress | {"sphere": [], "clean": []})
+    rows = stress(Subject(none, subject.point, subject.model, study.dataset(none), Identity()))
+    assert {row["centre"] for row in rows} == {"adversarial"}
 
 
 def test_stress_agrees_with_directions_drawn_otherwise(made):
@@ -165,10 +374,10 @@ def test_a_group_without_members_is_missing(made):
     rows = stress(Subject(subject.profile, subject.point, model, images, Identity()))
     for row in rows:
         if row["group"] == "unsuccessful":
-            assert np.isnan(row["value"])
+            assert np.isnan([row["value"], row["low"], row["high"]]).all()
             assert row["examples"] == 0
         else:
-            assert row["value"] == 0  # nothing changes its label
+            assert row["value"] == row["low"] == row["high"] == 0  # nothing changes its label
             assert row["examples"] == len(images.test_labels)
 
 
@@ -453,7 +662,10 @@ def test_measuring_leaves_the_network_and_the_global_generator_alone(made, globa
     subject = made("classic", 0.25)
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     gradients = [p.grad.clone() for p in subject.model.parameters()]  # training's last ones
-    for measure in (performance, stress, lambda s: influence(s, made("none", 0))):
+    for measure in (
+        performance, distances, lambda s: credibility(s, made("none", 0).model), stress,
+        lambda s: influence(s, made("none", 0)),
+    ):  # fmt: skip
         global_rng_untouched(lambda m=measure: m(subject))
     after = subject.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -237,6 +237,44 @@ def test_the_same_row_counts_once_and_the_later_file_wins(tmp_path):
 
 @pytest.mark.parametrize(
     "difference",
+    [{"low": 0.15, "high": 0.5}, {"limit": 0.02}, {"warning": True},
+     {"low": float("nan"), "high": float("nan"), "limit": 0.5, "warning": False}],
+)  # fmt: skip
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_interval_and_a_judgement_are_of_the_value_not_of_the_row(tmp_path, difference, keep):
+    beside = {"low": 0.05, "high": 0.3, "limit": 0.01, "warning": False}
+    one = point_file(tmp_path / "1", row(0.1, **beside), row(0.6, seed=1, **beside))
+    other = point_file(tmp_path / "2", row(0.2, **beside | difference))
+    if keep:
+        collect("digits", [one])
+    collect("digits", [other] if keep else [one, other], keep=keep)
+    frame = read("digits", "performance").set_index("seed")
+    assert frame["value"].to_dict() == {0: 0.2, 1: 0.6}
+    for name, value in (beside | difference).items():
+        np.testing.assert_array_equal(frame.loc[0, name], value)
+        assert frame.loc[1, name] == beside[name]
+
+
+def test_what_is_beside_the_value_comes_and_goes(tmp_path):
+    """Of rows recorded before there were intervals, and of tables that have none."""
+    old = point_file(tmp_path / "1", row(0.1), row(0.3, table="stress"))
+    new = point_file(
+        tmp_path / "2", row(0.2, warning=True, limit=0.1), row(0.4, table="stress", low=0.3, high=1)
+    )
+    collect("digits", [old, new])
+    assert values() == [0.2]
+    assert values("stress") == [0.4]
+    assert read("digits", "performance")["warning"].tolist() == [True]
+    assert "low" not in read("digits", "performance")
+    assert "warning" not in read("digits", "stress")
+    collect("digits", [new, old])
+    assert values() == [0.1]
+    assert values("stress") == [0.3]
+    assert not {"low", "high", "limit", "warning"} & {*read("digits", "stress")}
+
+
+@pytest.mark.parametrize(
+    "difference",
     [{"p": 0.25}, {"seed": 1}, {"eps": 0.5}, {"attack": "fgsm"}, {"measure": "error"},
      {"augmentation": "classic"}, {"code": "0ther"}, {"settings": "0ther"}],
 )  # fmt: skip
