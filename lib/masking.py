@@ -10,8 +10,10 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from lib.attacks import pgd, risk, square
-from lib.threat import frozen, gradient_at, logits_of, margin, predict
+import torch
+
+from lib import attacks
+from lib.threat import NoGradient, frozen, gradient_at, logits_of, margin, predict
 
 # Shares of images: a larger one is a warning. An attack may miss what luck finds, two in a hundred.
 NO_GRADIENT, RANDOM, MISSED, SHORT = "no gradient", "random outputs", "missed", "short of 1"
@@ -38,16 +40,19 @@ class Sign:
 
 def no_gradient(model, x, y):
     """The share of images at which the attacks' loss has no gradient."""
-    with frozen(model):
-        _, _, gradient = gradient_at(model, x, partial(margin, y=y), check=y)
-    return (gradient.flatten(1) == 0).all(1).float().mean().item()
+    try:
+        with frozen(model):
+            _, _, gradient = gradient_at(model, x, partial(margin, y=y), check=y)
+    except NoGradient:
+        return 1.0
+    return share((gradient.flatten(1) == 0).all(1))
 
 
 def random_outputs(model, x):
     """The share of images whose logits differ between two passes, by more than rounding."""
     one, other = logits_of(model, x).float(), logits_of(model, x).float()
     scale = one.abs().amax(1, keepdim=True)
-    return ((one - other).abs() > 1e-3 * scale).any(1).float().mean().item()
+    return share(((one - other).abs() > 1e-3 * scale).any(1))
 
 
 def masked(model, x, y, *, steps):
@@ -62,7 +67,7 @@ def masked(model, x, y, *, steps):
     return [
         Sign(NO_GRADIENT, "PGD", 0.0, no_gradient(model, x, y)),
         Sign(RANDOM, "two passes", 0.0, random_outputs(model, x)),
-        Sign(SHORT, f"PGD, {steps} iterations", grey, 1 - risk(model, x, y, far)),
+        Sign(SHORT, f"PGD, {steps} iterations", grey, share(predict(model, far(model, x, y)) == y)),
     ]
 
 
@@ -77,7 +82,7 @@ def missed(model, x, y, x_adv, *, eps, steps, queries, restarts, generator, tran
     longer = partial(pgd, eps=eps, keep="first_success")
     others = {
         f"Square, {queries} queries": partial(
-            square, eps=eps, norm="l2", steps=queries, generator=generator
+            attacks.square, eps=eps, norm="l2", steps=queries, generator=generator
         ),
         f"PGD, {2 * steps} iterations": partial(longer, steps=2 * steps),
         f"PGD, {restarts} random starts": partial(
@@ -87,8 +92,22 @@ def missed(model, x, y, x_adv, *, eps, steps, queries, restarts, generator, tran
     if transferred is not None:
         others["transfer"] = lambda model, x, y: transferred[left]
 
-    def share(attack):
-        fooled = risk(model, x[left], y[left], attack) * left.sum().item() if left.any() else 0
-        return fooled / len(x)
+    def fooled(attack):
+        also = torch.zeros_like(left)
+        if left.any():
+            also[left] = predict(model, attack(model, x[left], y[left])) != y[left]
+        return also
 
-    return [Sign(MISSED, by, eps, share(attack)) for by, attack in others.items()]
+    return [Sign(MISSED, by, eps, share(fooled(attack))) for by, attack in others.items()]
+
+
+def pgd(model, x, y, **settings):
+    """PGD, which stands still where the network cannot be differentiated."""
+    try:
+        return attacks.pgd(model, x, y, **settings)
+    except NoGradient:
+        return x
+
+
+def share(mask):
+    return mask.sum().item() / len(mask)

@@ -156,7 +156,7 @@ def risk_curve(distances, eps):
     eps = torch.as_tensor(eps, dtype=torch.float64, device=ordered.device)
     if not (eps >= 0).all():
         raise ValueError(f"eps must be numbers >= 0, got {eps.min().item():g}")
-    return torch.searchsorted(ordered, eps, right=True) / len(ordered)
+    return torch.searchsorted(ordered, eps, right=True).double() / len(ordered)
 
 
 def mean_distance(distances, eps_max):

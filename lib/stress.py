@@ -23,6 +23,7 @@ def sphere(x, eps, neighbours, generator, *, inside=False):
     as well they go as far as they can and the others so much farther. Raises ValueError where
     no image is that far from `x`.
     """
+    _check_centres(x, inside)
     return _at(_directions(x, neighbours, generator), x, checks.radius(eps), inside)
 
 
@@ -54,8 +55,10 @@ def label_changes(
     """
     several = isinstance(eps, list | tuple)
     radii = [checks.radius(r) for r in (eps if several else [eps])]
+    if not radii:
+        raise ValueError("eps must be a radius or a list of them, got none")
     most = checks.count(neighbours, "neighbours")
-    size = min(most, batch_size if width is None else ROUND)
+    size = min(most, checks.count(batch_size, "batch_size"), most if width is None else ROUND)
     width = 0.0 if width is None else checks.radius(width, "width")
     _check_centres(x, inside)
     changed = torch.zeros(len(radii), len(x), device=x.device)
@@ -142,5 +145,5 @@ def _at(directions, x, eps, inside):
         grown = size * left / _length(size * (1 - full)).clamp_min(1e-12)
         size = torch.where(full.bool(), size, grown)
     sign = torch.where(delta < 0, -1.0, 1.0).to(x.dtype)
-    leaves = (x + sign * size - 0.5).abs() > 0.5
-    return (x + torch.where(leaves, -sign, sign) * size).clamp(0, 1)
+    there = x + sign * size
+    return torch.where((there < 0) | (there > 1), x - sign * size, there).clamp(0, 1)

@@ -69,6 +69,10 @@ def check_outputs(outputs, y):
         raise ValueError("the network gives probabilities: attacks need logits, without softmax")
 
 
+class NoGradient(ValueError):
+    """The network cannot be differentiated at its images."""
+
+
 def gradient_at(model, x, objective, check=None):
     """Outputs, losses `[s]` and the gradient of their sum, in fp32 whatever the network's.
 
@@ -81,7 +85,7 @@ def gradient_at(model, x, objective, check=None):
             check_outputs(outputs, check)
         losses = objective(outputs.float())
         if not losses.requires_grad:
-            raise ValueError("the network has no gradient at its images: attack it with square")
+            raise NoGradient("the network has no gradient at its images: attack it with square")
         (gradient,) = torch.autograd.grad(losses.sum(), x)
     return outputs.detach(), losses.detach(), gradient
 
