@@ -6,6 +6,7 @@ PROFILE ?= digits
 CORES ?= $(shell if command -v nvidia-smi >/dev/null; then echo 1; else env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu; fi)
 VENV := .venv
 READY := $(VENV)/.ready
+PEERS := benchmarks/.venv
 # A killed run leaves nothing locked or half-written, so the next one simply goes on.
 SNAKEMAKE := snakemake --quiet=rules --cores $(CORES) --nolock --rerun-incomplete --keep-going
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -44,9 +45,9 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.readme
 
-bench: $(READY)  ## what a point costs, by stage; attacks against a peer
+bench: $(READY) $(PEERS)/.ready  ## what a point costs, by stage; attacks against peers
 	python benchmarks/point.py $(PROFILE)
-	python benchmarks/attacks.py
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/attacks.py
 
 clean:  ## remove what can be made again: the website, executed chapters, the digits records
 	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake
@@ -56,4 +57,9 @@ $(READY): requirements.txt pyproject.toml
 	@$(VENV)/bin/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) \
 		and "Python 3.11 to 3.13 is needed: rm -r $(VENV), then make PYTHON=python3.12")'
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e .
+	touch $@
+
+$(PEERS)/.ready: benchmarks/requirements.txt | $(READY)
+	python -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -r $<
 	touch $@

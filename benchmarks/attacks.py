@@ -1,20 +1,23 @@
-"""The attacks and stress against a peer and against the bare network, as Markdown tables.
+"""PGD against peers, and stress against the bare network, as Markdown tables.
 
     python benchmarks/attacks.py [ROUNDS]
 
-small_cnn trained on the digits, one thread. Own PGD and foolbox's (if installed) attack the same
-test images from the same start with the same steps and loss. The parties of a ratio take turns
-within one run, round by round; the medians over the rounds are given, of speeds and of ratios.
-Peak memory is that of a fresh process each. Seconds depend on the machine and on who else uses it.
+small_cnn trained on the digits, one thread. Own PGD and that of every peer that is installed attack
+the same test images from the same start with the same steps and loss. The parties of a ratio take
+turns within one run, round by round; the medians over the rounds are given, of speeds and of
+ratios. Peak memory is that of a fresh process each. Seconds depend on the machine and on who else
+uses it.
 """
 
 import datetime
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -36,27 +39,55 @@ def network(epochs=6):
     return model, dataset.test_images.float() / 255, dataset.test_labels
 
 
-def own(model, x, y, norm):
-    eps = EPS[norm]
-    return pgd(model, x, y, eps=eps, steps=STEPS, norm=norm, step_size=eps / 8)
+# ---------------------------------- PGD of each party: (model, norm, eps, step) -> attack(x, y)
 
 
-def peer(model, x, y, norm):
-    import foolbox
-
-    attack = {"l2": foolbox.attacks.L2PGD, "linf": foolbox.attacks.LinfPGD}[norm]
-    step = EPS[norm] / 8
-    attack = attack(abs_stepsize=step, steps=STEPS, random_start=False)
-    wrapped = foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device="cpu")
-    return attack(wrapped, x, y, epsilons=EPS[norm])[1]
+def own(model, norm, eps, step):
+    return partial(pgd, model, eps=eps, steps=STEPS, norm=norm, step_size=step)
 
 
-ATTACKS = {"own": own, "foolbox": peer}
+def by_foolbox(model, norm, eps, step):
+    from foolbox import PyTorchModel, attacks
+
+    kind = {"l2": attacks.L2PGD, "linf": attacks.LinfPGD}[norm]
+    attack = kind(abs_stepsize=step, steps=STEPS, random_start=False)
+    wrapped = PyTorchModel(model, bounds=(0, 1), device="cpu")
+    return lambda x, y: attack(wrapped, x, y, epsilons=eps)[1]
 
 
-def attacked(attack, model, x, y, norm):
-    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    return torch.cat([attack(model, part, labels, norm) for part, labels in parts])
+def by_torchattacks(model, norm, eps, step):
+    import lib.vision  # noqa: F401, I001, so that its torchvision loads beside a CPU-only torch
+    from torchattacks import PGD, PGDL2
+
+    settings = {"eps": eps, "alpha": step, "steps": STEPS, "random_start": False}
+    if norm == "l2":  # its default shortens steps where the gradient is as small as 1e-10
+        return PGDL2(model, **settings, eps_for_division=1e-12)
+    return PGD(model, **settings)
+
+
+def by_art(model, norm, eps, step):
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(
+        model, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu"
+    )
+    attack = ProjectedGradientDescentPyTorch(
+        classifier, {"l2": 2, "linf": "inf"}[norm], eps, step,
+        max_iter=STEPS, batch_size=sys.maxsize, verbose=False,
+    )  # fmt: skip
+    return lambda x, y: torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+
+
+PARTIES = {"own": own, "foolbox": by_foolbox, "torchattacks": by_torchattacks, "ART": by_art}
+
+
+def attack_of(name, model, norm):
+    return PARTIES[name](model, norm, EPS[norm], EPS[norm] / 8)
+
+
+def attacked(attack, x, y):
+    return torch.cat(list(map(attack, x.split(BATCH), y.split(BATCH))))
 
 
 def in_turns(calls, rounds):
@@ -77,45 +108,50 @@ def times_as_fast(seconds, name, other):
     return statistics.median(theirs / mine for mine, theirs in pairs)
 
 
-def peak(name):
-    """MiB that the attack adds to the peak of a fresh process with the network and a forward."""
-    done = subprocess.run([sys.executable, __file__, "peak", name], capture_output=True, text=True)
-    return float(done.stdout) if done.returncode == 0 else float("nan")
+def peak(name, norm):
+    """MiB that its import, then the attack beyond a forward pass, add to a fresh process's peak."""
+    command = [sys.executable, __file__, "peak", name, norm]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    return done.stdout.split() or ["?", "?"]  # where there is no /proc
 
 
-def measure_peak(name):
+def measure_peak(name, norm):
+    def so_far():
+        # Not ru_maxrss: it begins with the memory of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
+
     model, x, y = network(epochs=1)
     x, y = x.repeat(8, 1, 1, 1), y.repeat(8)  # so many that the training's own peak is passed
+    marks = [so_far()]
+    attack = attack_of(name, model, norm)
+    marks += [so_far()]
     with torch.no_grad():
         model(x)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if name != "none":
-        ATTACKS[name](model, x, y, "l2")
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    marks += [so_far()]
+    attack(x, y)
+    print(f"{marks[1] - marks[0]:.0f} {so_far() - marks[2]:.0f}")
 
 
-def compare_with_peer(model, x, y, rounds):
+def compare_with_peers(model, x, y, rounds):
     print(
-        f"PGD, {len(x)} images in batches of {BATCH}, {STEPS} steps of eps / 8 on cross-entropy:\n"
+        f"PGD, {len(x)} images in batches of {BATCH}, {STEPS} steps of eps / 8 on cross-entropy; "
+        "MiB for 4,000 images at once:\n"
     )
-    print("| norm, eps | | images x steps per second | risk | mean loss |")
-    print("|---|---|---|---|---|")
+    print("| norm, eps | | images x steps per second | own / it | risk | mean loss "
+          "| MiB by import | MiB by attack |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for norm, eps in EPS.items():
-        calls = {
-            name: lambda a=attack, n=norm: attacked(a, model, x, y, n)
-            for name, attack in ATTACKS.items()
-        }
+        calls = {n: partial(attacked, attack_of(n, model, norm), x, y) for n in PARTIES}
         seconds = in_turns(calls, rounds)
         for name, call in calls.items():
             x_adv = call()
             loss = F.cross_entropy(logits_of(model, x_adv), y).item()
             speed = len(x) * STEPS / statistics.median(seconds[name])
-            found = risk(model, x_adv, y)
-            print(f"| {norm}, {eps} | {name} | {speed:,.0f} | {found:.1%} | {loss:.4f} |")
-        ratio = times_as_fast(seconds, "own", "foolbox")
-        print(f"| {norm}, {eps} | own / foolbox | {ratio:.2f} | | |")
-    print("\nMemory that L2 PGD adds to a process, 4,000 images: "
-          + ", ".join(f"{name} {peak(name):.0f} MiB" for name in ATTACKS) + "\n")  # fmt: skip
+            ratio = times_as_fast(seconds, "own", name)
+            print(f"| {norm}, {eps} | {name} | {speed:,.0f} | {ratio:.2f} "
+                  f"| {risk(model, x_adv, y):.1%} | {loss:.4f} | "
+                  f"{' | '.join(peak(name, norm))} |", flush=True)  # fmt: skip
+    print()
 
 
 def first_success(model, x, y, rounds):
@@ -161,21 +197,20 @@ def stress(model, x, rounds):
 
 def main():
     if sys.argv[1:2] == ["peak"]:
-        measure_peak(sys.argv[2])
+        measure_peak(*sys.argv[2:])
         return
     rounds = int((sys.argv[1:] or ["5"])[0])
     torch.set_num_threads(1)
-    try:
-        import foolbox  # noqa: F401
-    except ImportError:
-        del ATTACKS["foolbox"]
+    model, x, y = network()
     print(f"{datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, one thread, "
           f"medians of {rounds} rounds\n")  # fmt: skip
-    model, x, y = network()
-    if "foolbox" in ATTACKS:
-        compare_with_peer(model, x, y, rounds)
-    else:
-        print("foolbox is not installed: no peer to compare with\n")
+    for name in list(PARTIES):
+        try:
+            attack_of(name, model, "l2")
+        except ImportError as error:
+            print(f"Without {name}: {error}\n")
+            del PARTIES[name]
+    compare_with_peers(model, x, y, rounds)
     first_success(model, x, y, rounds)
     stress(model, x, rounds)
 
