@@ -59,24 +59,26 @@ def label_changes(
         raise ValueError("eps must be a radius or a list of them, got none")
     most = checks.count(neighbours, "neighbours")
     size = min(most, checks.count(batch_size, "batch_size"), most if width is None else ROUND)
-    width = 0.0 if width is None else checks.radius(width, "width")
+    if width is not None:
+        checks.radius(width, "width")
     _check_centres(x, inside)
     changed = torch.zeros(len(radii), len(x), device=x.device)
     drawn = torch.zeros(len(x), device=x.device)
     with frozen(model), torch.no_grad():
+        own = torch.cat([_labels(model, part) for part in x.split(batch_size)])
         for active in torch.arange(len(x), device=x.device).split(max(1, batch_size // size)):
-            own, done = _labels(model, x[active])[:, None], 0
+            done = 0
             while len(active) and done < most:
                 directions = _directions(x[active], min(size, most - done), generator)
                 done += directions.shape[1]
                 for row, radius in zip(changed, radii, strict=True):
                     around = _at(directions, x[active], radius, inside).flatten(0, 1)
                     labels = _labels(model, around).view(len(active), -1)
-                    row[active] += (labels != own).sum(1)
+                    row[active] += (labels != own[active, None]).sum(1)
                 drawn[active] = done
-                low, high = wilson(changed[:, active], drawn[active])
-                wide = (high - low).amax(0) > width
-                active, own = active[wide], own[wide]
+                if width is not None:
+                    low, high = wilson(changed[:, active], drawn[active])
+                    active = active[(high - low).amax(0) > width]
     return (changed if several else changed[0]), drawn
 
 
@@ -130,13 +132,13 @@ def _length(delta):
 
 
 def _at(directions, x, eps, inside):
-    delta, x = eps * directions, x[:, None]
+    x = x[:, None]
     if not inside:
-        return x + delta
+        return torch.add(x, directions, alpha=eps)
     room = torch.maximum(x, 1 - x)
     if (_length(room) < eps).any():
         raise ValueError(f"no image in [0, 1] is at distance {eps:g} of some of these")
-    size = delta.abs()
+    size = eps * directions.abs()
     while (over := size > room).any():
         # Full entries stay so; the others have what is left of the length.
         full = (size >= room).to(x.dtype)
@@ -144,6 +146,6 @@ def _at(directions, x, eps, inside):
         left = (eps**2 - _length(size * full) ** 2).clamp_min(0).sqrt()
         grown = size * left / _length(size * (1 - full)).clamp_min(1e-12)
         size = torch.where(full.bool(), size, grown)
-    sign = torch.where(delta < 0, -1.0, 1.0).to(x.dtype)
+    sign = torch.where(directions < 0, -1.0, 1.0).to(x.dtype)
     there = x + sign * size
     return torch.where((there < 0) | (there > 1), x - sign * size, there).clamp(0, 1)
