@@ -63,13 +63,12 @@ def before(wildcards):
     training of the generators that they need.
     """
     points = JOBS[wildcards.job]
-    if points[0].p == 0:
-        return []
-    seeds = {point.seed for point in points}
-    if SETTINGS.grid["seed"][0] in seeds:
-        seeds |= set(SETTINGS.grid["seed"][1:2])
-    names = [name for name, others in JOBS.items()
-             if others[0].p == 0 and seeds & {point.seed for point in others}]
+    own = {point.seed for point in points}
+    first, *others = SETTINGS.grid["seed"]
+    seeds = own if points[0].p > 0 else set()
+    seeds |= set(others[:1]) if first in own else set()
+    names = [name for name, there in JOBS.items() if name != wildcards.job
+             and there[0].p == 0 and seeds & {point.seed for point in there}]
     names += SETTINGS.generators(points[0].augmentation)
     return [f"runs/{NAME}/jobs/{name}.done" for name in names if name in WANTED]
 
