@@ -16,7 +16,8 @@
 # An attack searches for the worst neighbour of an image. Suppose nobody searches: take a neighbour
 # at random. How often does it get another label? The talk calls this share
 # **prediction-change stress** and suggests that it tells vulnerable models from robust ones. It is
-# cheap, it needs no gradient, and its estimate is unbiased, where an attack gives a lower bound.
+# cheap, it needs no gradient, and from a fixed number of neighbours it is estimated without bias. But it is
+# another quantity than risk: a network with no stress may still fall to every attack.
 
 # %% tags=["parameters"]
 profile = "digits"  # records of the whole grid exist for it, and its live model trains in seconds
@@ -73,7 +74,8 @@ charts.pictures(
 #
 # $$\mathrm{stress} = \tfrac12 \, B_{1 - (\gamma/\varepsilon)^2}\big(\tfrac{d-1}2, \tfrac12\big)$$
 #
-# for $\varepsilon > \gamma$, else 0, with $B$ the regularised incomplete beta function. The estimator agrees:
+# for $\varepsilon > \gamma$, else 0, with $B$ the regularised incomplete beta function. Here it is beside the
+# estimate and its 95 % interval, {term}`Wilson's <Wilson's interval>`:
 
 # %%
 shape = live.test.x.shape[1:]
@@ -86,17 +88,19 @@ with torch.no_grad():
 distance = 0.1
 centre = torch.full((1, *shape), 0.5)
 centre.view(-1)[0] = 0.5 - distance
-rows = []
-for r in (0.05, 0.2, 0.5, 1.0, 2.0):
+rows, many = [], 20_000
+for r in (distance / 2, *(k * distance * d**0.5 for k in (0.5, 1, 2, 4))):
     exact = 0.5 * betainc((d - 1) / 2, 0.5, 1 - (distance / r) ** 2) if r > distance else 0.0
     found = prediction_change_stress(
-        linear, centre, eps=r, neighbours=20_000, generator=generator(seed, "linear")
+        linear, centre, eps=r, neighbours=many, generator=generator(seed, "linear")
     )
-    rows.append({"eps": r, "exact": exact, "estimated": found.item()})
+    low, high = wilson(found * many, torch.tensor(many))
+    estimate = {"estimated": found.item(), "low": low.item(), "high": high.item()}
+    rows.append({"eps": r, "exact": exact, **estimate})
 charts.table(
     pd.DataFrame(rows),
-    caption=f"Stress of a linear classifier at distance {distance} in {d} dimensions, 20,000 neighbours",
-    formats={"eps": ".2f", "exact": ".4f", "estimated": ".4f"},
+    caption=f"Stress of a linear classifier at distance {distance} in {d} dimensions, {many:,} neighbours",
+    formats=dict.fromkeys(rows[0], ".4f") | {"eps": ".2f"},
 )
 
 # %% [markdown]
@@ -130,8 +134,10 @@ charts.table(
 # ```
 #
 # For a plane wave $g(x) = \sin(w^\top x)$, $\Delta g = -\|w\|^2 g$, and the mean over the sphere is
-# known exactly: it is $\Gamma(\tfrac d2)\, (2/r)^{d/2 - 1} J_{d/2 - 1}(r)\, g(x)$ with $r = \varepsilon \|w\|$ and
-# $J$ the Bessel function. The three agree as long as the sphere is small:
+# known exactly: it is $\Gamma(\tfrac d2)\, (2/\rho)^{d/2 - 1} J_{d/2 - 1}(\rho)\, g(x)$ with
+# $\rho = \varepsilon \|w\|$ and $J$ the Bessel function. Below, points of the sphere are drawn in pairs, $u$ and
+# $-u$, so that the odd terms cancel here too. On small spheres sample, exact value and leading order
+# agree; on large ones the leading order departs.
 
 # %%
 few = min(d, 64)  # in more dimensions the factors of the exact mean overflow
@@ -140,38 +146,41 @@ at = torch.full((1, 1, 1, few), 0.5, dtype=torch.float64)
 wave = torch.sin(at.flatten() @ w).item()
 rows = []
 for r in (0.03, 0.1, 0.3, 1.0):
-    around = sphere(at, r, 50_000, generator(seed, "around"))[0].flatten(1)
-    z, order = r * w.norm().item(), few / 2 - 1
+    around = sphere(at, r, 25_000, generator(seed, "around"))[0].flatten(1)
+    around = torch.cat([around, 2 * at.flatten() - around])
+    rho, order = r * w.norm().item(), few / 2 - 1
     rows.append(
         {
             "eps": r,
             "sampled": (torch.sin(around @ w).mean() - wave).item(),
-            "exact": (gamma(few / 2) * (2 / z) ** order * jv(order, z) - 1) * wave,
+            "exact": (gamma(few / 2) * (2 / rho) ** order * jv(order, rho) - 1) * wave,
             "by the Laplacian": -(r**2) / (2 * few) * (w @ w).item() * wave,
         }
     )
 charts.table(
     pd.DataFrame(rows),
     caption=f"A plane wave in {few} dimensions: its mean over the sphere minus its value at the centre, "
-    "from 50,000 points, exactly, and to leading order",
+    "from 25,000 pairs of points, exactly, and to leading order",
     formats=dict.fromkeys(rows[0], ".2e") | {"eps": "g"},
 )
 
 # %% [markdown]
 # Stress is the left side of {eq}`laplacian` with its sign turned, for the indicator
-# $g(u) = \mathbb 1[f(u) = f(x)]$. But the indicator is not smooth. It is flat but for a step on the
-# decision boundary, where all its curvature sits, so the right side is zero almost everywhere, and so
-# is stress until $\varepsilon$ reaches the boundary. What a small sphere cannot see, a large one can:
-# stress is the Laplacian *at the scale* $\varepsilon$, which tells how much boundary there is at that distance
-# and how it bends.
+# $g(z) = \mathbb 1[f(z) = f(x)]$. So, up to the factor $-\varepsilon^2 / 2d$, it is a Laplacian of the indicator
+# *at the scale* $\varepsilon$. But the indicator is not smooth. It is flat but for a step on the decision
+# boundary, so its own Laplacian is zero almost everywhere, and so is stress until $\varepsilon$ reaches the
+# boundary. From there on stress grows with the share of the sphere that lies beyond. It does not
+# tell whether a boundary is near, or large, or bent: the flat one above has stress as well.
 #
 # ## One model
 #
 # Around clean test points; around points chosen at random on the sphere, each the centre of a sphere
-# of the same radius; and around the same points after an attack of that radius. Attacked
-# points are of two kinds, those where the model is then wrong (successful) and the others, and lie
-# on different sides of the boundary; they are never averaged. The interval is over test points: it
-# is a {term}`bootstrap`'s, from a thousand samples drawn from the sample itself.
+# of the same radius; and around the same images after an attack of that radius. The images are of two
+# kinds, those where the model is wrong after the attack (successful; some were wrong before) and the
+# others. They lie on different sides of the boundary and are never averaged, and each kind is read
+# twice, around its random and around its attacked points. The interval is over test points: it is a
+# {term}`bootstrap`'s, from a thousand samples drawn from the sample itself. Where all shares are alike it
+# has no width; that does not make the value certain.
 
 # %%
 n = settings.stress["neighbours"]
@@ -200,12 +209,13 @@ rows = [
 ]
 for r in settings.stress["adversarial"]:
     random = sphere(live.test.x, r, 1, live.generator("centres"))[:, 0]
-    rows.append(line("on the sphere", r, stress(random, r)))
     x_adv = live.adversarial(r, settings.stress["steps"])
-    fooled, shares = attacks.predict(live.model, x_adv) != live.y, stress(x_adv, r)
+    around = {"on the sphere": stress(random, r), "attacked": stress(x_adv, r)}
+    fooled = attacks.predict(live.model, x_adv) != live.y
     for name, members in {"successful": fooled, "unsuccessful": ~fooled}.items():
-        if members.any():
-            rows.append(line(f"attacked, {name}", r, shares[members]))
+        for centres, shares in around.items():
+            if members.any():
+                rows.append(line(f"{centres}, {name}", r, shares[members]))
 charts.table(
     pd.DataFrame(rows),
     caption=f"{live.point}: prediction-change stress with {n} neighbours a centre, and its 95 % interval",
@@ -213,14 +223,15 @@ charts.table(
 )
 
 # %% [markdown]
-# Compare the rows of one radius. Whether a point at that distance was found by chance or by an attack
-# makes the difference: an attack ends near the boundary, and there many directions lead across.
+# Compare the two lines of a group: the same images, at the same distance from where they were, moved by
+# chance and moved by an attack.
 #
 # ### How many neighbours?
 #
 # Of one centre, stress is a probability estimated from $n$ trials, with {term}`Wilson's interval` around it.
-# Most centres are clear cases and need few; those near a boundary need many. So neighbours are
-# drawn in rounds until the interval is as narrow as asked, and no longer:
+# Most centres are clear cases and need few; those near a boundary need many. So neighbours can be
+# drawn in rounds until the interval is as narrow as asked, and no longer. (Because it is looked at again
+# and again, it covers a little less than 95 %.)
 
 # %%
 some, r, width = live.test.x[:100], radii[-1], 0.1
@@ -249,15 +260,17 @@ charts.table(
 #
 # A step away from a black pixel leads half of the time to one that is blacker than black. Such a
 # neighbour is a point of the network's input space, but no image. `sphere(..., inside=True)` keeps the
-# distance and turns round the steps that would leave $[0, 1]$. That is another question with
-# another answer:
+# distance and turns round the steps that would leave $[0, 1]$; those too long either way are cut, and the
+# others lengthened. Such points are not uniform on the part of the sphere within $[0, 1]$: black
+# pixels can only become brighter, so the neighbours of a dark image are brighter as a whole. It is
+# another question, and the answer may differ:
 
 # %%
 rows = [{"eps": r} for r in radii]
 for name, inside in {"anywhere": False, "within [0, 1]": True}.items():
     shares = prediction_change_stress(
         live.model, live.test.x, eps=radii, neighbours=n, inside=inside,
-        generator=live.generator("inside"),
+        generator=live.generator("stress"),
     )  # fmt: skip
     for row, mean in zip(rows, shares.mean(1).tolist(), strict=True):
         row[name] = mean
@@ -270,7 +283,8 @@ charts.table(
 # %% [markdown]
 # ## The whole study
 #
-# Around clean test points, for every augmentation and $p$. Each panel has a scale of its own:
+# Around clean test points, for every augmentation and $p$. Lines are means over seeds, bands their 95 %
+# t-intervals, which cover another training, not other test images. Each panel has a scale of its own:
 
 # %% tags=["hide-input"]
 table = records.read(settings.name, "stress")
