@@ -16,6 +16,8 @@ from lib.subject import join, stratified
 
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
 SOLVERS = [method for method in METHODS if method != "identity"]  # that one is always shown
+TOP = 100  # the most influential training points of a test point
+LOSS_ALONE = ", loss alone"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CENTRES = ("clean", "sphere", "adversarial")  # of stress
 CURVE = 31  # radii at which the robustness curve is recorded
@@ -160,7 +162,9 @@ def influence(subject, control=None):
     |I| over augmented points divided by that over real ones; a row holds the median over the test
     points. reading "groups" compares the augmented points of the draw with its real ones; "pairs"
     each augmented point with the example it was made from; "control" the same pairs in the eyes
-    of `control`, the Subject of the same seed at p = 0.
+    of `control`, the Subject of the same seed at p = 0. "..., loss alone" is the same without the
+    regulariser's share in the points' gradients. Beside them, the share of augmented points among
+    the TOP points of largest |I|, the mean over test points, and among all points of the draw.
     """
     drawn, augmented = subject.drawn, changed(subject.train, subject.drawn)
     n = len(drawn)
@@ -174,20 +178,27 @@ def influence(subject, control=None):
         row("influence", "test points misclassified", part.float().mean(), len(part), test=test)
         for test, part in zip(("clean", "adversarial"), wrong.chunk(2), strict=True)
     ]
+    rows.append(row("influence", "augmented points", augmented.float().mean(), n))
     own = _leanings(subject, join(drawn, originals))
     seen = _leanings(control, join(twins, originals)) if control and len(twins) else {}
-    for (test, method), scores in own.items():
+    for (test, method, share), scores in own.items():
         of = {group: scores[:, :n][:, members] for group, members in groups.items()}
         readings = {
             "groups": _log_ratio(of["augmented"], of["real"]),
             "pairs": _log_ratio(of["augmented"], scores[:, n:]),
         }
         if seen:
-            readings["control"] = _log_ratio(*seen[test, method].chunk(2, 1))
+            readings["control"] = _log_ratio(*seen[test, method, share].chunk(2, 1))
         where = {"test": test, "method": method}
         for reading, ratio in readings.items():
             rows.append(row("influence", "log ratio", ratio.quantile(0.5), sizes["augmented"],
-                            reading=reading, **where))  # fmt: skip
+                            reading=reading + share, **where))  # fmt: skip
+        top = scores[:, :n].topk(min(TOP, n)).indices
+        rows.append(row("influence", "augmented among the most influential",
+                        augmented[top].float().mean(), top.shape[1],
+                        reading="top" + share, **where))  # fmt: skip
+        if share:
+            continue
         for group, size in sizes.items():
             if size:
                 # torch.quantile refuses large inputs; a sort does not.
@@ -199,16 +210,21 @@ def influence(subject, control=None):
 
 
 def _leanings(subject, points):
-    """|I| of each of `points` on each test point, `[n_test, n_points]`, by (test, method).
+    """|I| of each of `points` on each test point, `[n_test, n_points]`, by (test, method, share).
 
-    The method "gradient norm" knows no test point: one row, of test "none".
+    share: "" with the regulariser's in the points' gradients, else LOSS_ALONE. The method
+    "gradient norm" has the loss's alone and knows no test point: one row, of test "none".
     """
     points = subject.features(points)
-    found = {("none", "gradient norm"): gradient_norms(subject.head, points)[None]}
-    slopes = gradients(subject.head, points, l2=subject.l2)
+    found = {("none", "gradient norm", ""): gradient_norms(subject.head, points)[None]}
+    slopes = gradients(subject.head, points)
+    theta = torch.cat([parameter.flatten() for parameter in subject.head.parameters()]).detach()
     for method in (subject.profile.influence["method"], "identity"):
-        scores = (subject.s_test(method) @ slopes.T).abs()
-        found["clean", method], found["adversarial", method] = scores.chunk(2)
+        s = subject.s_test(method)
+        scores = s @ slopes.T
+        for share, part in (("", subject.l2 * (s @ theta)[:, None]), (LOSS_ALONE, 0)):
+            clean, adversarial = (scores + part).abs().chunk(2)
+            found["clean", method, share], found["adversarial", method, share] = clean, adversarial
     return found
 
 

@@ -93,7 +93,7 @@ def expected_rows(profile, p, checked):
     tests = [("none", "gradient norm")]
     tests += [(test, method) for test in ("clean", "adversarial")
               for method in (profile.influence["method"], "identity")]  # fmt: skip
-    readings = ["groups", "pairs"] + (["control"] if p else [])
+    readings = ["groups", "pairs", "top"] + (["control"] if p else [])
     return (
         [("cost", stage) for stage in STAGES]
         + [("performance", "none", 0.0, 0)]
@@ -108,6 +108,9 @@ def expected_rows(profile, p, checked):
            for group in ("successful", "unsuccessful")]
         + [("influence", "misclassified", test) for test in ("clean", "adversarial")]
         + [("influence", reading, *test) for reading in readings for test in tests]
+        + [("influence", f"{reading}, loss alone", *test) for reading in readings
+           for test in tests[1:]]
+        + [("influence", "augmented points")]
     )  # fmt: skip
 
 
@@ -126,6 +129,8 @@ def rows_of(frame):
             keys = [line[name] for name in names]
             if line["measure"] == "test points misclassified":
                 keys = ["misclassified", line["test"]]
+            if line["measure"] == "augmented points":
+                keys = ["augmented points"]
             found.append((table, *keys))
     return found
 
