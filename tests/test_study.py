@@ -516,7 +516,7 @@ def runs_through(profile):
     """One point of a profile derived from one for a GPU, p = 1 so that all pairs count."""
     started = time.monotonic()
     frame = run(profile, "classic", 1)
-    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, 1))
+    assert Counter(rows_of(frame)) == Counter(expected_rows(profile, 1, checked=True))
     assert (frame.dataset == "cifar10").all()
     train, test = profile.subset
     assert set(frame[frame.table == "performance"].examples) == {test}
