@@ -204,6 +204,70 @@ charts.against_p(
 )
 
 # %% [markdown]
+# ### The most influential hundred
+#
+# The mean of $|I|$ may hang on a few points. Another reading ranks: of the hundred training points with
+# the largest $|I|$ on a test point, how many are augmented, beyond their share among all points of the
+# draw? Zero is what chance would give.
+
+# %% tags=["hide-input"]
+cell = ["augmentation", "p", "seed"]
+top = table[(table.reading == "top") & (table.method == settings.influence["method"])]
+share = table[table.measure == "augmented points"][[*cell, "value"]]
+top = claims.planned(top, settings.grid).merge(share, on=cell, suffixes=("", "_of_all"))
+charts.against_p(
+    top.assign(value=top.value - top.value_of_all).sort_values("test", ascending=False),
+    y="augmented among the top 100, minus among all",
+    facet="test",
+    rule=0,
+    format=".0%",
+    description="Share of augmented points among the hundred most influential, minus their share "
+    "among all training points, against p",
+)
+
+# %% [markdown]
+# ### The regulariser's part
+#
+# The gradient of a training point holds $\lambda\theta$, its share of the regulariser, which is the same
+# for all points. Should it count? Koh and Liang's formula has it; the loss of the point knows nothing of
+# it. Where points are fitted so well that their own gradient vanishes, it is most of what is left. Below
+# is the last reading of the talk, adversarial minus clean test points, with it and without, and the mean
+# log ratio over groups itself:
+
+# %% tags=["hide-input"]
+readings = {"with": "groups", "without": "groups, loss alone"}
+rows = []
+for word, reading in readings.items():
+    part = ratios[ratios.reading == reading]
+    part = claims.balanced(part)
+    for name in claims.augmentations(part):
+        values = {
+            test: claims.by_seed(part, augmentation=name, test=test)
+            for test in ("clean", "adversarial")
+        }
+        for what, numbers in {
+            "clean": values["clean"],
+            "adversarial minus clean": values["adversarial"] - values["clean"],
+        }.items():
+            found = claims.effect(what, numbers)
+            rows.append(
+                {
+                    "augmentation": name,
+                    "regulariser": word,
+                    "log ratio": what,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+charts.table(
+    pd.DataFrame(rows).sort_values(["log ratio", "augmentation"], ascending=[False, True]),
+    caption="Log ratio of mean |I|, augmented over real points, with and without the regulariser's share "
+    "in the training points' gradients: mean over seeds and 95 % interval",
+    formats=dict.fromkeys(("value", "low", "high"), "+.2f"),
+)
+
+# %% [markdown]
 # ## The distributions
 #
 # The mean hides how unequal the points are. Thin lines reach from the 5 % to the 95 % quantile of
