@@ -109,7 +109,7 @@ rule generator:
     output: touch("runs/{profile}/jobs/{job}.done")
     params: profile=PROFILE
     wildcard_constraints: profile=NAME, job="|".join(map(re.escape, GENERATORS)) or "none"
-    priority: 1  # many points wait for it
+    priority: 1000  # many points wait for it
     threads: 1
     shell: "python -m lib.sweep generator {params.profile:q} {wildcards.job:q}"
 
@@ -120,6 +120,7 @@ rule points:
     log: notebook="runs/{profile}/executed/{job}.ipynb"
     params: values=parameters
     wildcard_constraints: profile=NAME, job="|".join(map(re.escape, JOBS))
+    priority: lambda wildcards: len(JOBS[wildcards.job])  # long ones first: no worker ends alone
     threads: 1
     shell:
         "jupytext --quiet --to ipynb --output - notebooks/point.py"

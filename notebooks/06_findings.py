@@ -190,8 +190,8 @@ for name in found:
     display(
         Markdown(
             f"On {name} the search loses {missed.mean():.2%} of the test images more, over all "
-            f"networks, and {missed.max():.1%} on the one where most were missed. Of {len(checks)} "
-            f"checks {len(warned)} warn{f' ({words})' if words else ''}."
+            f"networks, and {missed.max():.1%} on the one where most were missed. Checks that warn: "
+            f"{len(warned)} of {len(checks)}{f' ({words})' if words else ''}."
         )
     )
 
