@@ -11,7 +11,9 @@ What every function here takes besides:
 - curvature: "hessian", or "gauss-newton" (J' diag(loss'') J, never indefinite).
 - method: "exact", the dense H by Cholesky; "cg", conjugate gradients (settings: tolerance=1e-8,
   of the relative residual; iterations=1000; rank=512 of the preconditioner); "lissa" and
-  "arnoldi", as `lib.solvers` has them; "identity", which drops H. damping is added to H.
+  "arnoldi", as `lib.solvers` has them; "identity", which drops H. Where kronfluence is installed
+  "ekfac", and where torch-influence is "torch-influence-direct", "-cg" and "-lissa". damping is
+  added to H.
 - memory: the bytes that a chunk may take; gradients and scores are made in as many as it needs.
   chunk_size bounds the examples of a chunk further.
 - report: a dict that receives method, curvature, damping and residual, the largest
@@ -22,12 +24,13 @@ from contextlib import contextmanager
 
 import torch
 
-from lib import checks
+from lib import checks, torch_influence
 from lib.attacks import frozen
-from lib.risk import MEMORY, LinearRisk, risk_of, take
+from lib.ekfac import ekfac
+from lib.last_layer import LinearRisk, risk_of
+from lib.risk import MEMORY, take
 from lib.solvers import (
     DENSE,
-    SOLVERS,
     NotPositiveDefinite,
     conjugate_gradients,
     influences,
@@ -36,14 +39,17 @@ from lib.solvers import (
     relative_residual,
     solved,
 )
+from lib.solvers import SOLVERS as OWN
 
 __all__ = [
     "METHODS", "NotPositiveDefinite", "conjugate_gradients", "gradient_norms", "gradients",
-    "group_influence", "influence", "parameter_influence", "perturbation_influence",
+    "group_influence", "indices_of", "influence", "parameter_influence", "perturbation_influence",
     "removal_effect", "s_test", "self_influence", "smallest_eigenvalue",
 ]  # fmt: skip
 
+SOLVERS = {**OWN, "ekfac": ekfac, **torch_influence.METHODS}
 METHODS = tuple(SOLVERS)
+OTHER_H = ("identity", "ekfac")  # what these solve is not H
 
 
 def influence(model, train, test, *, points=None, progress=False, **settings):
@@ -77,7 +83,7 @@ def group_influence(model, train, test, groups, *, progress=False, **settings):
     its points' (Koh et al. 2019). ValueError for a group that is empty or has an index twice or
     out of range.
     """
-    groups = [_indices(group, len(train), f"group {i}") for i, group in enumerate(groups)]
+    groups = [indices_of(group, len(train), f"group {i}") for i, group in enumerate(groups)]
     with problem(model, train, **settings) as (risk, solve):
         members = torch.cat(groups) if groups else torch.empty(0, dtype=torch.int64)
         of = torch.cat([torch.full_like(group, i) for i, group in enumerate(groups)] or [members])
@@ -100,7 +106,7 @@ def self_influence(model, train, *, indices=None, progress=False, **settings):
     with problem(model, train, **settings) as (risk, solve):
         points = risk.train
         if indices is not None:
-            points = take(points, _indices(indices, len(train), "indices").to(risk.theta.device))
+            points = take(points, indices_of(indices, len(train), "indices").to(risk.theta.device))
         found = risk.theta.new_empty(len(points))
         for block, s in solved(risk, solve, points, progress):
             part = take(points, block)
@@ -214,7 +220,7 @@ def problem(
 
         def reported(right):
             s = solve(right)
-            if method != "identity":
+            if method not in OTHER_H:
                 rest = relative_residual(risk, damping, s, right)
                 report["residual"] = max(report["residual"] or 0.0, rest)
             return s
@@ -233,7 +239,7 @@ def _gradients(risk, sample):
     return torch.cat(rows) if rows else risk.theta.new_empty(0, len(risk.theta))
 
 
-def _indices(values, n, what):
+def indices_of(values, n, what):
     """Indices of training points as int64; ValueError if empty, out of range or repeated."""
     values = torch.as_tensor(values)
     if values.ndim != 1 or not len(values):
