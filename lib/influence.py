@@ -44,7 +44,7 @@ from lib.solvers import SOLVERS as OWN
 __all__ = [
     "METHODS", "NotPositiveDefinite", "conjugate_gradients", "gradient_norms", "gradients",
     "group_influence", "indices_of", "influence", "parameter_influence", "perturbation_influence",
-    "removal_effect", "s_test", "self_influence", "smallest_eigenvalue",
+    "removal_effect", "s_test", "scores", "self_influence", "smallest_eigenvalue",
 ]  # fmt: skip
 
 SOLVERS = {**OWN, "ekfac": ekfac, **torch_influence.METHODS}
@@ -153,6 +153,16 @@ def s_test(model, train, test, **settings):
     with problem(model, train, **settings) as (risk, solve):
         found = [s for _, s in solved(risk, solve, risk.see(test))]
         return torch.cat(found) if found else risk.theta.new_empty(0, len(risk.theta))
+
+
+def scores(model, s, points, *, l2=0.0, parameters=None, memory=MEMORY):
+    """-s_test' g of each point, `[n_test, n_points]`: influence from an `s_test` solved before."""
+    with frozen(model), torch.no_grad():
+        risk = _risk(model, points, l2, parameters, None, memory)
+        found = s.new_empty(len(s), len(points))
+        for part in risk.score_chunks(risk.train, len(s)):
+            found[:, part] = risk.scores(s, take(risk.train, part))
+        return -(found + (s @ risk.share())[:, None])
 
 
 def gradients(model, sample, *, l2=0.0, parameters=None, chunk_size=None, memory=MEMORY):

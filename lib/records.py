@@ -18,7 +18,7 @@ from lib.provenance import ROOT
 POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
-BESIDE = ["low", "high", "limit", "warning"]  # of some tables: the interval, the judgement
+BESIDE = ["low", "high", "limit", "warning", "residual"]  # how far some values can be trusted
 REQUIRED = {*POINT, *PROVENANCE, *VALUES}
 
 

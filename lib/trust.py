@@ -129,6 +129,15 @@ def _minimum(risk, weights, theta, tolerance, iterations, where, factor=None):
     )
 
 
+def correlation(predicted, actual):
+    """Pearson's correlation of the rows, `[n_test]`: of `removal_effect` and `leave_one_out`, say.
+
+    Missing (NaN) where either side is constant.
+    """
+    left, right = (side - side.mean(1, keepdim=True) for side in (predicted, actual))
+    return (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1))
+
+
 def linear_datamodelling_score(predicted, masks, outcomes):
     """Spearman correlations over training subsets, `[n_test]`, between -1 and 1.
 
@@ -151,8 +160,7 @@ def linear_datamodelling_score(predicted, masks, outcomes):
     left, right = (
         torch.from_numpy(rankdata(side.cpu().numpy(), axis=1)) for side in (sums, outcomes.T)
     )
-    left, right = (side - side.mean(1, keepdim=True) for side in (left, right))
-    return (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1))
+    return correlation(left, right)
 
 
 def retrained_on_subsets(fit, train, test, subsets, *, generator, share=0.5, progress=False):
