@@ -52,6 +52,8 @@ def risk_of(model, train, *, l2=0.0, parameters=None, curvature="hessian", memor
     checks.count(memory, "memory")
     if chunk_size is not None:
         checks.count(chunk_size, "chunk_size")
+    if not len(train):
+        raise ValueError("the training sample holds no example")
     chosen = chosen_parameters(model, parameters)
     settings = (model, train, chosen, l2, curvature, memory, chunk_size)
     path, layer = last_linear(model)
@@ -79,12 +81,11 @@ class LinearRisk(Risk):
         if self.layer is self.model:
             found = [sample.x]
         else:
-            found = []
+            found, chunks = [], self.chunks(sample, self.saved(), what="one forward pass")
             hook = self.layer.register_forward_pre_hook(lambda _, args: found.append(args[0]))
-            each = sum(t.numel() * t.element_size() for t in (sample.x[:1],)) * 100
             try:
                 with torch.no_grad():
-                    for part in self.chunks(sample, each, what="one example's forward pass"):
+                    for part in chunks:
                         self.model(sample.x[part])
             finally:
                 hook.remove()

@@ -33,7 +33,7 @@ class Risk:
         self.shapes = {name: value.shape for name, value in chosen.items()}
         self.theta = torch.cat([value.flatten() for value in chosen.values()])
         self.row = self.theta.numel() * self.theta.element_size()  # bytes of a vector
-        self._saved = None
+        self.one, self._saved = take(train, slice(0, 1)), None
 
     def see(self, sample):
         """The sample as `gradients`, `scores` and `products` take it."""
@@ -46,8 +46,10 @@ class Risk:
         pairs = zip(self.shapes.items(), parts, strict=True)
         return {name: part.view(shape) for (name, shape), part in pairs}
 
-    def outputs(self, theta, x):
+    def network(self, theta, x):
         return functional_call(self.model, self.named(theta), (x,))
+
+    outputs = network  # of a sample that was seen
 
     def loss(self, outputs, y):
         return F.cross_entropy(outputs, y, reduction="none")
@@ -70,18 +72,16 @@ class Risk:
     def saved(self):
         """Bytes that a forward pass of one example saves for its backward pass."""
         if self._saved is None:
-            sizes = {}
+            theta, sizes = self.theta.clone().requires_grad_(), {}
+            own = theta.untyped_storage().data_ptr()
 
             def pack(tensor):
-                storage = tensor.untyped_storage()
-                sizes[storage.data_ptr()] = storage.nbytes()
+                if tensor.untyped_storage().data_ptr() != own:
+                    sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
                 return tensor
 
-            theta = self.theta.clone().requires_grad_()
-            one = take(self.train, slice(0, 1))
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-                self.losses(theta, one.x, one.y)
-            sizes.pop(theta.untyped_storage().data_ptr(), None)
+                self.loss(self.network(theta, self.one.x), self.one.y)
             self._saved = sum(sizes.values())
         return self._saved
 
@@ -138,7 +138,7 @@ class Risk:
 
         def slope(vector, x, y):
             def loss(theta):
-                return self.losses(theta, x[None], y[None])[0]
+                return self.loss(self.network(theta, x[None]), y[None])[0]
 
             return jvp(loss, (self.theta,), (vector,))[1]
 

@@ -186,9 +186,8 @@ def arnoldi(risk, damping, rank=100, iterations=200, generator=None):
             f"memory={risk.memory} bytes do not hold {count} iterations of method 'arnoldi': "
             f"they take at least {(count + 2) * risk.row}"
         )
-    basis = _krylov(risk.products, risk.theta, count, generator)
-    images = torch.cat([risk.products(part) for part in basis.split(50)])
-    values, vectors = torch.linalg.eigh((basis @ images.T + images @ basis.T) / 2)
+    basis, inner = _krylov(risk.products, risk.theta, count, generator)
+    values, vectors = torch.linalg.eigh(inner)
     keep = values[-min(rank, len(values)) :] + damping
     if keep[0] <= 0:
         raise NotPositiveDefinite(keep[0].item(), damping)
@@ -197,18 +196,20 @@ def arnoldi(risk, damping, rank=100, iterations=200, generator=None):
 
 
 def _krylov(products, like, count, generator):
+    """An orthonormal basis `[c, d]` of a Krylov space, and the lower half of H in it `[c, c]`."""
     generator = generator or torch.Generator(like.device).manual_seed(0)
     vector = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-    basis = like.new_zeros(count, len(like))
+    basis, inner = like.new_zeros(count, len(like)), like.new_zeros(count, count)
     for i in range(count):
         size = vector.norm()
         for _ in range(2):  # twice is enough
             vector = vector - (basis[:i] @ vector) @ basis[:i]
         if vector.norm() <= 100 * torch.finfo(like.dtype).eps * size:
-            return basis[:i]  # an invariant subspace
+            return basis[:i], inner[:i, :i]  # an invariant subspace
         basis[i] = vector / vector.norm()
         vector = products(basis[i : i + 1])[0]
-    return basis
+        inner[i, : i + 1] = basis[: i + 1] @ vector
+    return basis, inner
 
 
 def identity(risk, damping):

@@ -176,8 +176,10 @@ class ObjectiveRisk(Risk):
         super().__init__(functions, train, chosen, 0.0, curvature, memory, None)
         self.objective = objective
 
-    def outputs(self, theta, x):
+    def network(self, theta, x):
         return functional_call(self.model, self.named(theta), (None, x))
+
+    outputs = network
 
     def loss(self, outputs, y):
         def one(output, batch):
