@@ -74,6 +74,22 @@ def leave_one_out(
         return found
 
 
+def minimised(model, train, *, l2=0.0, tolerance=1e-8, iterations=10_000):
+    """A copy of the model in double precision at the minimum of its risk that L-BFGS finds from it.
+
+    Raises ValueError where the gradient stays longer than `tolerance` after `iterations`.
+    """
+    model = copy.deepcopy(model).to(DOUBLE)
+    train = Sample(train.x.to(DOUBLE), train.y.to(DOUBLE))
+    with frozen(model), torch.no_grad():
+        risk = risk_of(model, train, l2=l2)
+        everyone = torch.ones(risk.n, dtype=DOUBLE, device=risk.theta.device)
+        theta = _minimum(risk, everyone, risk.theta, tolerance, iterations, "on all points")
+        for name, value in risk.named(theta).items():
+            model.get_parameter(name).copy_(value)
+    return model
+
+
 def _whitening(risk):
     """L of H = L L', in whose coordinates L' theta all curvatures are near 1; or None."""
     if len(risk.theta) > DENSE:

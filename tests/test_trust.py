@@ -13,7 +13,13 @@ from torch import nn
 
 from lib.augmentation import Sample
 from lib.influence import influence, removal_effect
-from lib.trust import leave_one_out, linear_datamodelling_score, retrained_on_subsets
+from lib.trust import (
+    correlation,
+    leave_one_out,
+    linear_datamodelling_score,
+    minimised,
+    retrained_on_subsets,
+)
 
 L2 = 0.01
 
@@ -145,3 +151,28 @@ def test_bad_subsets(refuses):
     refuses(
         lambda: retrained_on_subsets(fit, outcomes, outcomes, 3, generator=None, share=1.0), "share"
     )
+
+
+def test_minimised_is_scikit_learns_fit():
+    x, y = load_digits(return_X_y=True)
+    train = sample(x[:300] / 16, y[:300])
+    start = nn.Linear(64, 10, bias=False)
+    before = start.weight.detach().clone()
+    model = minimised(start, train, l2=L2)
+    assert torch.allclose(model.weight, fit(train).weight, atol=1e-6)
+    assert model.weight.dtype == torch.float64
+    assert torch.equal(start.weight, before)
+
+
+def test_minimised_says_where_it_stopped(refuses):
+    x, y = load_digits(return_X_y=True)
+    train = sample(x[:50] / 16, y[:50])
+    model = nn.Linear(64, 10).double()
+    refuses(lambda: minimised(model, train, l2=1e-6, iterations=1), "gradient of norm", "1e-08")
+
+
+def test_correlation_is_numpys():
+    one, other = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(0)).double()
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(one, other, strict=True)]
+    assert correlation(one, other).tolist() == pytest.approx(expected)
+    assert correlation(torch.ones(1, 3), torch.rand(1, 3)).isnan().all()
