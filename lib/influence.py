@@ -5,80 +5,67 @@ After Koh and Liang (2017). The training risk is R(theta) = mean of the training
 the trained parameters, I_up,loss(z, z_test) = -g_test' (H + damping I)^-1 g: the derivative of
 the test loss with respect to the weight of z, without 1/n. The training point's gradient g has
 its share l2 theta of the regulariser; the test point's has not. The network is in eval mode.
+
+What every function here takes besides:
+- parameters: None for all, "last" for the weight and bias of the last linear layer, or names.
+- curvature: "hessian", or "gauss-newton" (J' diag(loss'') J, never indefinite).
+- method: "exact", the dense H by Cholesky; "cg", conjugate gradients (settings: tolerance=1e-8,
+  of the relative residual; iterations=1000; rank=512 of the preconditioner); "lissa" and
+  "arnoldi", as `lib.solvers` has them; "identity", which drops H. Where kronfluence is installed
+  "ekfac", and where torch-influence is "torch-influence-direct", "-cg" and "-lissa". damping is
+  added to H.
+- memory: the bytes that a chunk may take; gradients and scores are made in as many as it needs.
+  chunk_size bounds the examples of a chunk further.
+- report: a dict that receives method, curvature, damping and residual, the largest
+  |(H + damping I) s - g| / |g| of what was solved (None where H is not what the method solves).
 """
 
+from contextlib import contextmanager
+
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.func import functional_call, grad, hessian, jvp, vmap
 
-from lib import checks
+from lib import checks, torch_influence
 from lib.attacks import frozen
+from lib.ekfac import ekfac
+from lib.last_layer import LinearRisk, risk_of
+from lib.risk import MEMORY, take
+from lib.solvers import (
+    DENSE,
+    NotPositiveDefinite,
+    conjugate_gradients,
+    finite,
+    influences,
+    lanczos,
+    prepare,
+    relative_residual,
+    solved,
+)
+from lib.solvers import SOLVERS as OWN
 
-METHODS = ("exact", "cg", "identity")
+__all__ = [
+    "METHODS", "NotPositiveDefinite", "conjugate_gradients", "gradient_norms", "gradients",
+    "group_influence", "indices_of", "influence", "parameter_influence", "perturbation_influence",
+    "removal_effect", "s_test", "scores", "self_influence", "smallest_eigenvalue",
+]  # fmt: skip
+
+SOLVERS = {**OWN, "ekfac": ekfac, **torch_influence.METHODS}
+METHODS = tuple(SOLVERS)
+OTHER_H = ("identity", "ekfac")  # what these solve is not H
 
 
-class NotPositiveDefinite(ValueError):
-    """The Hessian has a direction of negative or no curvature: influence is not defined there."""
-
-
-def influence(model, train, test, *, points=None, l2=0.0, parameters=None, chunk_size=64, **solve):
+def influence(model, train, test, *, points=None, progress=False, **settings):
     """I_up,loss of each training point on each test point, `[n_test, n_train]`.
 
     train, test: Samples; `x` of whatever shape the model takes, `y` rows of class probabilities.
     points: a Sample whose influence is asked for in place of the training sample's, which still
     makes the risk: what these points would do if they had a weight in it.
-    parameters, damping, method and its settings: as `s_test`. chunk_size bounds how many gradients
-    or products are computed at once.
+    progress: show a bar.
 
     Raises NotPositiveDefinite where H + damping I is not.
     """
-    shared = {"l2": l2, "parameters": parameters, "chunk_size": chunk_size}
-    solved = s_test(model, train, test, **shared, **solve)
-    return -solved @ gradients(model, train if points is None else points, **shared).T
-
-
-def s_test(
-    model,
-    train,
-    test,
-    *,
-    method="cg",
-    damping=0.0,
-    l2=0.0,
-    parameters=None,
-    chunk_size=64,
-    **solver,
-):
-    """(H + damping I)^-1 g_test for each test point, `[n_test, d]`: Koh and Liang's s_test.
-
-    parameters: names of those that count as theta, all by default; the others are constants.
-    method: "exact" solves with the dense Hessian by Cholesky; "cg" by conjugate gradients
-    (solver: tolerance=1e-8, of the relative residual, iterations=1000) with Hessian-vector
-    products; "identity" drops the Hessian: the gradients themselves.
-    """
-    checks.one_of(method, METHODS, "method")
-    checks.radius(damping, "damping")
-    checks.radius(l2, "l2")
-    if solver and method != "cg":
-        raise ValueError(f"method {method!r} takes no settings, got {', '.join(solver)}")
-    with frozen(model):
-        risk = Risk(model, train, l2, parameters)
-        g_test = risk.gradients(test, chunk_size)
-        if method == "exact":
-            return _cholesky_solve(risk.hessian(), damping, g_test)
-        if method == "cg":
-            return conjugate_gradients(
-                lambda v: risk.hessian_products(v, chunk_size) + damping * v, g_test, **solver
-            )
-        return g_test
-
-
-def gradients(model, sample, *, l2=0.0, parameters=None, chunk_size=64):
-    """The gradient of each example's loss + (l2 / 2) |theta|^2, `[s, d]`."""
-    with frozen(model):
-        risk = Risk(model, sample, l2, parameters)
-        return risk.gradients(sample, chunk_size) + l2 * risk.theta
+    with problem(model, train, **settings) as (risk, solve):
+        points = risk.train if points is None else risk.see(points)
+        return influences(risk, solve, risk.see(test), points, progress)
 
 
 def removal_effect(model, train, test, **settings):
@@ -90,131 +77,192 @@ def removal_effect(model, train, test, **settings):
     return -influence(model, train, test, **settings) / len(train)
 
 
-def gradient_norms(model, sample, parameters=None, chunk_size=64):
-    """The norm of each example's loss gradient with respect to the parameters, `[s]`."""
-    return gradients(model, sample, parameters=parameters, chunk_size=chunk_size).norm(dim=1)
+def group_influence(model, train, test, groups, *, progress=False, **settings):
+    """The sum of I_up,loss over the points of each group, `[n_test, n_groups]`.
 
-
-class Risk:
-    """The regularised training risk as a function of the flat vector `theta` `[d]`."""
-
-    def __init__(self, model, train, l2, names=None):
-        every = dict(model.named_parameters())
-        unknown = [name for name in names or () if name not in every]
-        if unknown or names == []:
-            raise ValueError(f"unknown parameters {unknown}: choose among {', '.join(every)}")
-        chosen = {name: every[name].detach() for name in names or every}
-        self.model, self.train, self.l2 = model, train, l2
-        self.shapes = {name: value.shape for name, value in chosen.items()}
-        self.theta = torch.cat([value.flatten() for value in chosen.values()])
-        # For a linear model in all its parameters the Hessian is known in closed form.
-        self.linear = isinstance(model, nn.Linear) and list(chosen) == list(every)
-
-    def losses(self, theta, x, y):
-        parts = theta.split([shape.numel() for shape in self.shapes.values()])
-        named = {
-            name: part.view(shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
-        return F.cross_entropy(functional_call(self.model, named, (x,)), y, reduction="none")
-
-    def mean(self, theta, x, y):
-        return self.losses(theta, x, y).mean() + self.l2 / 2 * theta.square().sum()
-
-    def gradients(self, sample, chunk_size):
-        """The gradient of each example's loss, without the regulariser, `[s, d]`."""
-        if not len(sample):
-            return self.theta.new_empty(0, len(self.theta))
-        if self.linear:  # (q - y) (x) a, of the predicted probabilities q and the input a
-            q, y = self.model(sample.x).softmax(1), sample.y
-            residual = q * y.sum(1, keepdim=True) - y
-            weight = (residual[:, :, None] * sample.x[:, None]).flatten(1)
-            return weight if self.model.bias is None else torch.cat([weight, residual], 1)
-        one = grad(lambda theta, x, y: self.losses(theta, x[None], y[None])[0])
-        each = vmap(one, in_dims=(None, 0, 0), chunk_size=chunk_size)
-        return each(self.theta, sample.x, sample.y)
-
-    def hessian_products(self, vectors, chunk_size):
-        """H v for each row of `vectors` `[m, d]`, forward over reverse."""
-        slope = grad(lambda theta: self.mean(theta, self.train.x, self.train.y))
-
-        def product(vector):
-            return jvp(slope, (self.theta,), (vector,))[1]
-
-        return vmap(product, chunk_size=chunk_size)(vectors)
-
-    def hessian(self):
-        """The dense Hessian `[d, d]`."""
-        if self.linear:
-            return self._softmax_regression_hessian()
-        return hessian(lambda theta: self.mean(theta, self.train.x, self.train.y))(self.theta)
-
-    def _softmax_regression_hessian(self):
-        """Mean of (diag(q) - q q') (x) (a a') over the examples, q the predicted probabilities.
-
-        a is the input, with a 1 for the bias; rows are in the order of weight, then bias.
-        """
-        x, layer = self.train.x, self.model
-        q = layer(x).softmax(1)
-        a = x if layer.bias is None else torch.cat([x, torch.ones_like(x[:, :1])], 1)
-        k, d = q.shape[1], a.shape[1]
-        blocks = a.new_empty(k, d, k, d)
-        for i in range(k):
-            for j in range(i + 1):
-                weight = q[:, i] * (float(i == j) - q[:, j]) / len(x)
-                blocks[i, :, j] = blocks[j, :, i] = (a * weight[:, None]).T @ a
-        width = x.shape[1]
-        index = torch.arange(k * d, device=x.device).view(k, d)
-        order = torch.cat([index[:, :width].flatten(), index[:, width:].flatten()])
-        dense = blocks.view(k * d, k * d)[order][:, order]
-        dense.diagonal().add_(self.l2)
-        return dense
-
-
-def _cholesky_solve(matrix, damping, right):
-    """(matrix + damping I)^-1 applied to each row of `right`."""
-    matrix.diagonal().add_(damping)
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if info:
-        smallest = torch.linalg.eigvalsh(matrix)[0].item()
-        raise NotPositiveDefinite(
-            f"H + damping I is not positive definite: its smallest eigenvalue is {smallest:.3g}; "
-            f"a damping above {damping - smallest:.3g} makes it so, at the price of another H"
-        )
-    return torch.cholesky_solve(right.T, factor).T
-
-
-def conjugate_gradients(product, right, *, tolerance=1e-8, iterations=1000):
-    """Solve A s = r for each row r of `right` `[m, d]`; `product` multiplies rows by A.
-
-    Raises NotPositiveDefinite when it meets negative curvature, ValueError when the relative
-    residual is still above `tolerance` after `iterations`.
+    groups: sequences of indices of training points. To first order a group's effect is the sum of
+    its points' (Koh et al. 2019). ValueError for a group that is empty or has an index twice or
+    out of range.
     """
-    solution, residual = torch.zeros_like(right), right.clone()
-    direction = residual.clone()
-    square = residual.square().sum(1)
-    goal = tolerance**2 * square
-    for _ in range(iterations):
-        active = square > goal
-        if not active.any():
-            return solution
-        image = product(direction)
-        curvature = (direction * image).sum(1)
-        if (curvature[active] <= 0).any():
-            along = (curvature / direction.square().sum(1))[active].min().item()
-            raise NotPositiveDefinite(
-                f"H + damping I is not positive definite: a direction has curvature {along:.3g}; "
-                "a larger damping makes it so, at the price of another H"
-            )
-        length = torch.where(active, square / curvature, 0)[:, None]
-        solution += length * direction
-        residual -= length * image
-        before, square = square, residual.square().sum(1)
-        direction = residual + torch.where(active, square / before, 0)[:, None] * direction
-    if (square <= goal).all():
-        return solution
-    worst = (square / right.square().sum(1)).max().sqrt().item()
-    raise ValueError(
-        f"conjugate gradients stopped after {iterations} iterations at a relative residual of "
-        f"{worst:.2g}, above tolerance={tolerance:g}"
+    groups = [indices_of(group, len(train), f"group {i}") for i, group in enumerate(groups)]
+    with problem(model, train, **settings) as (risk, solve):
+        members = torch.cat(groups) if groups else torch.empty(0, dtype=torch.int64)
+        of = torch.cat([torch.full_like(group, i) for i, group in enumerate(groups)] or [members])
+        members, of = members.to(risk.theta.device), of.to(risk.theta.device)
+        sizes = torch.tensor([float(len(group)) for group in groups]).to(risk.theta)
+        found = risk.theta.new_zeros(len(test), len(groups))
+        for block, s in solved(risk, solve, risk.see(test), progress):
+            for part in risk.score_chunks(members, len(s)):
+                scores = risk.scores(s, take(risk.train, members[part]))
+                found[block] = found[block].index_add(1, of[part], scores)
+            found[block] += (s @ risk.share())[:, None] * sizes
+        return found.neg_()
+
+
+def self_influence(model, train, *, indices=None, progress=False, **settings):
+    """I_up,loss of training points on themselves, `[n]`, or of those at `indices`.
+
+    -g_test' (H + damping I)^-1 g of the same point: on the left without the regulariser.
+    """
+    with problem(model, train, **settings) as (risk, solve):
+        points = risk.train
+        if indices is not None:
+            points = take(points, indices_of(indices, len(train), "indices").to(risk.theta.device))
+        found = risk.theta.new_empty(len(points))
+        for block, s in solved(risk, solve, points, progress):
+            part = take(points, block)
+            for chunk in risk.gradient_chunks(part, len(s)):
+                g = risk.gradients(take(part, chunk)) + risk.share()
+                found[block][chunk] = -(g * s[chunk]).sum(1)
+        return found
+
+
+def parameter_influence(model, train, points=None, **settings):
+    """I_up,params: -(H + damping I)^-1 g of each point, `[s, d]`, how its weight moves theta.
+
+    points: a Sample, by default the training sample. d counts the parameters in their order.
+    """
+    with problem(model, train, **settings) as (risk, solve):
+        points = risk.train if points is None else risk.see(points)
+        found = risk.theta.new_empty(len(points), len(risk.theta))
+        size = risk.block(len(points), 8)
+        for start in range(0, len(points), size):
+            block = slice(start, start + size)
+            g = finite(_gradients(risk, take(points, block)) + risk.share())
+            found[block] = -solve(g)
+        return found
+
+
+def perturbation_influence(model, train, test, points=None, *, progress=False, **settings):
+    """I_pert,loss: -g_test' (H + damping I)^-1 d_x d_theta L(z), `[n_test, s, *x.shape[1:]]`.
+
+    How the test loss changes as the point's input does, in every direction of it at once, without
+    1/n (Koh and Liang 2017, section 2.2). points: a Sample, by default the training sample.
+    """
+    points = train if points is None else points
+    with problem(model, train, **settings) as (risk, solve):
+        found = risk.theta.new_empty(len(test), *points.x.shape)
+        for block, s in solved(risk, solve, risk.see(test), progress):
+            for rows in risk.perturbation_chunks(s, points.x):
+                for part in risk.perturbation_chunks(points, points.x, len(s[rows])):
+                    slope = risk.perturbations(s[rows], take(points, part))
+                    found[block][rows, part] = -slope
+        return found
+
+
+def s_test(model, train, test, **settings):
+    """(H + damping I)^-1 g_test for each test point, `[n_test, d]`: Koh and Liang's s_test."""
+    with problem(model, train, **settings) as (risk, solve):
+        found = [s for _, s in solved(risk, solve, risk.see(test))]
+        return torch.cat(found) if found else risk.theta.new_empty(0, len(risk.theta))
+
+
+def scores(model, s, points, *, l2=0.0, parameters=None, memory=MEMORY):
+    """-s_test' g of each point, `[n_test, n_points]`: influence from an `s_test` solved before."""
+    with frozen(model), torch.no_grad():
+        risk = _risk(model, points, l2, parameters, None, memory)
+        found = s.new_empty(len(s), len(points))
+        for part in risk.score_chunks(risk.train, len(s)):
+            found[:, part] = risk.scores(s, take(risk.train, part))
+        return -(found + (s @ risk.share())[:, None])
+
+
+def gradients(model, sample, *, l2=0.0, parameters=None, chunk_size=None, memory=MEMORY):
+    """The gradient of each example's loss + (l2 / 2) |theta|^2, `[s, d]`."""
+    with frozen(model), torch.no_grad():
+        risk = _risk(model, sample, l2, parameters, chunk_size, memory)
+        return _gradients(risk, risk.train) + risk.share()
+
+
+def gradient_norms(model, sample, parameters=None, chunk_size=None, memory=MEMORY):
+    """The norm of each example's loss gradient with respect to the parameters, `[s]`."""
+    with frozen(model), torch.no_grad():
+        risk = _risk(model, sample, 0.0, parameters, chunk_size, memory)
+        norms = [
+            risk.gradients(take(risk.train, part)).norm(dim=1)
+            for part in risk.gradient_chunks(risk.train)
+        ]
+        return torch.cat(norms) if norms else risk.theta.new_empty(0)
+
+
+def smallest_eigenvalue(
+    model, train, *, l2=0.0, parameters=None, curvature="hessian", memory=MEMORY
+):
+    """The smallest eigenvalue of H: below zero, a damping above its size makes H definite.
+
+    Exact where H is dense; else Lanczos's bound from below, from products alone.
+    """
+    with frozen(model), torch.no_grad():
+        risk = risk_of(
+            model, train, l2=l2, parameters=parameters, curvature=curvature, memory=memory
+        )
+        if isinstance(risk, LinearRisk) and len(risk.theta) <= DENSE:
+            return torch.linalg.eigvalsh(risk.hessian())[0].item()
+        return lanczos(risk.products, risk.theta, "SA")
+
+
+@contextmanager
+def problem(
+    model,
+    train,
+    *,
+    method="cg",
+    damping=0.0,
+    l2=0.0,
+    parameters=None,
+    curvature="hessian",
+    memory=MEMORY,
+    chunk_size=None,
+    report=None,
+    **solver,
+):
+    """The Risk of a training sample, and the function that solves with its H + damping I."""
+    checks.one_of(method, METHODS, "method")
+    checks.radius(damping, "damping")
+    with frozen(model), torch.no_grad():
+        risk = risk_of(
+            model, train, l2=l2, parameters=parameters, curvature=curvature, memory=memory,
+            chunk_size=chunk_size,
+        )  # fmt: skip
+        solve = prepare(SOLVERS[method], method, risk, damping, solver)
+        if report is None:
+            yield risk, solve
+            return
+        report.update(method=method, curvature=curvature, damping=damping, residual=None)
+
+        def reported(right):
+            s = solve(right)
+            if method not in OTHER_H:
+                rest = relative_residual(risk, damping, s, right)
+                report["residual"] = max(report["residual"] or 0.0, rest)
+            return s
+
+        yield risk, reported
+
+
+def _risk(model, sample, l2, parameters, chunk_size, memory):
+    return risk_of(
+        model, sample, l2=l2, parameters=parameters, chunk_size=chunk_size, memory=memory
     )
+
+
+def _gradients(risk, sample):
+    rows = [risk.gradients(take(sample, part)) for part in risk.gradient_chunks(sample)]
+    return torch.cat(rows) if rows else risk.theta.new_empty(0, len(risk.theta))
+
+
+def indices_of(values, n, what):
+    """Indices of training points as int64; ValueError if empty, out of range or repeated."""
+    values = torch.as_tensor(values)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{what} must hold at least one index of a training point")
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{what} must hold integer indices, got {values.dtype}")
+    values = values.to(torch.int64).cpu()
+    outside = values[(values < 0) | (values >= n)]
+    if len(outside):
+        raise ValueError(f"{what} has index {outside[0].item()}: choose among 0 .. {n - 1}")
+    unique, counts = values.unique(return_counts=True)
+    if len(unique) < len(values):
+        raise ValueError(f"{what} has index {unique[counts > 1][0].item()} more than once")
+    return values

@@ -3,19 +3,23 @@ how far the decision boundary is, stress, and influence.
 """
 
 import math
+import sys
 
 import torch
 
 from lib import attacks, checks, masking
 from lib.attacks import boundary_distance
 from lib.augmentation import Sample, changed
-from lib.influence import METHODS, gradient_norms, gradients
+from lib.influence import gradient_norms, scores
 from lib.minimal import mean_distance, risk_curve
 from lib.stress import bootstrap, prediction_change_stress, sphere
 from lib.subject import join, stratified
+from lib.trust import correlation, leave_one_out
 
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
-SOLVERS = [method for method in METHODS if method != "identity"]  # that one is always shown
+SOLVERS = ("exact", "cg")  # of the last layer; "identity" is always shown beside them
+TOP = 100  # the most influential training points of a test point
+LOSS_ALONE = ", loss alone"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CENTRES = ("clean", "sphere", "adversarial")  # of stress
 CURVE = 31  # radii at which the robustness curve is recorded
@@ -38,6 +42,8 @@ def check(profile):
         checks.count(number, name)
     checks.count(stress["neighbours"], "neighbours")
     checks.count(influence["test_points"], "test_points")
+    if checks.count(influence["left_out"], "left_out") < 3:
+        raise ValueError(f"left_out must be at least 3, got {influence['left_out']}")
 
 
 def row(table, measure, value, examples, **settings):
@@ -160,7 +166,9 @@ def influence(subject, control=None):
     |I| over augmented points divided by that over real ones; a row holds the median over the test
     points. reading "groups" compares the augmented points of the draw with its real ones; "pairs"
     each augmented point with the example it was made from; "control" the same pairs in the eyes
-    of `control`, the Subject of the same seed at p = 0.
+    of `control`, the Subject of the same seed at p = 0. "..., loss alone" is the same without the
+    regulariser's share in the points' gradients. Beside them, the share of augmented points among
+    the TOP points of largest |I|, the mean over test points, and among all points of the draw.
     """
     drawn, augmented = subject.drawn, changed(subject.train, subject.drawn)
     n = len(drawn)
@@ -174,20 +182,29 @@ def influence(subject, control=None):
         row("influence", "test points misclassified", part.float().mean(), len(part), test=test)
         for test, part in zip(("clean", "adversarial"), wrong.chunk(2), strict=True)
     ]
+    rows.append(row("influence", "augmented points", augmented.float().mean(), n))
     own = _leanings(subject, join(drawn, originals))
     seen = _leanings(control, join(twins, originals)) if control and len(twins) else {}
-    for (test, method), scores in own.items():
-        of = {group: scores[:, :n][:, members] for group, members in groups.items()}
+    for (test, method, share), strength in own.items():
+        of = {group: strength[:, :n][:, members] for group, members in groups.items()}
         readings = {
             "groups": _log_ratio(of["augmented"], of["real"]),
-            "pairs": _log_ratio(of["augmented"], scores[:, n:]),
+            "pairs": _log_ratio(of["augmented"], strength[:, n:]),
         }
         if seen:
-            readings["control"] = _log_ratio(*seen[test, method].chunk(2, 1))
+            readings["control"] = _log_ratio(*seen[test, method, share].chunk(2, 1))
         where = {"test": test, "method": method}
+        _, solver = subject.s_test(method) if method in SOLVERS else (None, {})
+        how = {name: solver.get(name, math.nan) for name in ("damping", "residual")}
         for reading, ratio in readings.items():
             rows.append(row("influence", "log ratio", ratio.quantile(0.5), sizes["augmented"],
-                            reading=reading, **where))  # fmt: skip
+                            reading=reading + share, **where, **how))  # fmt: skip
+        top = strength[:, :n].topk(min(TOP, n)).indices
+        rows.append(row("influence", "augmented among the most influential",
+                        augmented[top].float().mean(), top.shape[1],
+                        reading="top" + share, **where))  # fmt: skip
+        if share:
+            continue
         for group, size in sizes.items():
             if size:
                 # torch.quantile refuses large inputs; a sort does not.
@@ -198,17 +215,48 @@ def influence(subject, control=None):
     return rows
 
 
-def _leanings(subject, points):
-    """|I| of each of `points` on each test point, `[n_test, n_points]`, by (test, method).
+def trust(subject):
+    """Rows: whether the predicted effect of removing a training point is what retraining gives.
 
-    The method "gradient norm" knows no test point: one row, of test "none".
+    Of the last layer: Pearson's correlation over `left_out` training points, half of them the most
+    influential, half random; the median over test points. Missing where retraining does not
+    converge.
     """
-    points = subject.features(points)
-    found = {("none", "gradient norm"): gradient_norms(subject.head, points)[None]}
-    slopes = gradients(subject.head, points, l2=subject.l2)
+    method, number = subject.profile.influence["method"], subject.profile.influence["left_out"]
+    train, tests = subject.features(subject.drawn), subject.features(subject.influence_tests)
+    predicted = -scores(subject.head, subject.s_test(method)[0], train, l2=subject.l2) / len(train)
+    ranked = predicted.abs().mean(0).argsort(descending=True)
+    most, rest = ranked[: number // 2], ranked[number // 2 :]
+    order = torch.randperm(len(rest), generator=subject.generator("left out"), device=rest.device)
+    chosen = torch.cat([most, rest[order[: number - len(most)]]])
+    try:
+        actual = leave_one_out(subject.head, train, tests, chosen, l2=subject.l2, tolerance=1e-6)
+        found = correlation(predicted[:, chosen], actual)
+    except ValueError as error:
+        print(f"{subject.point}: {error}", file=sys.stderr)
+        found = predicted.new_full((len(predicted),), math.nan)
+    return [
+        row("influence", "correlation with retraining", part.nanmedian(), len(chosen),
+            test=test, method=method)
+        for test, part in zip(("clean", "adversarial"), found.chunk(2), strict=True)
+    ]  # fmt: skip
+
+
+def _leanings(subject, points):
+    """|I| of each of `points` on each test point, `[n_test, n_points]`, by (test, method, share).
+
+    share: "" with the regulariser's in the points' gradients, else LOSS_ALONE. The method
+    "gradient norm" has the loss's alone and knows no test point: one row, of test "none".
+    """
+    points, head = subject.features(points), subject.head
+    found = {("none", "gradient norm", ""): gradient_norms(head, points)[None]}
+    theta = torch.cat([parameter.flatten() for parameter in head.parameters()]).detach()
     for method in (subject.profile.influence["method"], "identity"):
-        scores = (subject.s_test(method) @ slopes.T).abs()
-        found["clean", method], found["adversarial", method] = scores.chunk(2)
+        s, _ = subject.s_test(method)
+        alone = scores(head, s, points)
+        for share, part in (("", subject.l2 * (s @ theta)[:, None]), (LOSS_ALONE, 0)):
+            clean, adversarial = (alone - part).abs().chunk(2)
+            found["clean", method, share], found["adversarial", method, share] = clean, adversarial
     return found
 
 

@@ -20,7 +20,7 @@ SECTIONS = {
     "distance": {"steps", "upto"},
     "checks": {"images", "queries", "restarts"},
     "stress": {"neighbours", "clean", "sphere", "adversarial", "steps"},
-    "influence": {"test_points", "eps", "steps", "method"},
+    "influence": {"test_points", "eps", "steps", "method", "left_out"},
     "augmentations": None,
     "grid": {"augmentation", "p", "seed"},
     "sweep": {"points_per_job", "remake"},

@@ -18,7 +18,7 @@ from lib.provenance import ROOT
 POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
-BESIDE = ["low", "high", "limit", "warning"]  # of some tables: the interval, the judgement
+BESIDE = ["low", "high", "limit", "warning", "residual"]  # how far some values can be trusted
 REQUIRED = {*POINT, *PROVENANCE, *VALUES}
 
 
@@ -89,6 +89,10 @@ def collect(profile, files, *, keep=False):
     if not frames:
         raise FileNotFoundError(f"no records of profile {profile!r} to collect")
     rows = pd.concat(frames, ignore_index=True)
+    # Always in the same order, whatever was collected first: it is that of the rows as well.
+    ends = [[*POINT, *PROVENANCE, "table", "measure"], [*VALUES, *BESIDE]]
+    rest = sorted(set(rows).difference(*ends))
+    rows = rows[[name for name in [*ends[0], *rest, *ends[1]] if name in rows]]
     key = [name for name in rows.columns if name not in [*VALUES, *BESIDE, *PROVENANCE]]
     rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
     rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)

@@ -13,7 +13,16 @@ import torch
 
 from lib import attacks, data, gan, models, quality, records, show, training
 from lib.checkpoint import CheckpointError
-from lib.measures import check, credibility, distances, influence, performance, row, stress
+from lib.measures import (
+    check,
+    credibility,
+    distances,
+    influence,
+    performance,
+    row,
+    stress,
+    trust,
+)
 from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
 from lib.quality import Judge
@@ -236,6 +245,8 @@ def run(profile, point, *, control=None, progress=True):
     }
     if point.seed != profile.grid["seed"][0]:
         del measures["checks"]
+    elif point.p in (0, max(profile.grid["p"])):
+        measures["trust"] = lambda: trust(own)
     for stage, measure in measures.items():
         rows += measure()
         clock.append(time.perf_counter())

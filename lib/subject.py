@@ -65,10 +65,12 @@ class Subject:
         return self.profile.training["weight_decay"]
 
     def s_test(self, method):
-        """The last layer's s_test of `influence_tests`, solved once."""
+        """The last layer's s_test of `influence_tests`, solved once, and the solver's report."""
         if method not in self._solved:
             train, tests = self.features(self.drawn), self.features(self.influence_tests)
-            self._solved[method] = s_test(self.head, train, tests, method=method, l2=self.l2)
+            report = {}
+            found = s_test(self.head, train, tests, method=method, l2=self.l2, report=report)
+            self._solved[method] = found, report
         return self._solved[method]
 
     @cached_property

@@ -28,11 +28,14 @@ seed = 0  # the first of the study's seeds; it fixes the draw of A(S) as well
 # %%
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
+from sklearn.datasets import load_iris
 
 from lib import attacks, charts, claims, records
-from lib.augmentation import changed
+from lib.augmentation import Sample, changed
 from lib.influence import influence, removal_effect
 from lib.study import Profile, subject
+from lib.trust import correlation, leave_one_out, minimised
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))
@@ -204,6 +207,70 @@ charts.against_p(
 )
 
 # %% [markdown]
+# ### The most influential hundred
+#
+# The mean of $|I|$ may hang on a few points. Another reading ranks: of the hundred training points with
+# the largest $|I|$ on a test point, how many are augmented, beyond their share among all points of the
+# draw? Zero is what chance would give.
+
+# %% tags=["hide-input"]
+cell = ["augmentation", "p", "seed"]
+top = table[(table.reading == "top") & (table.method == settings.influence["method"])]
+share = table[table.measure == "augmented points"][[*cell, "value"]]
+top = claims.planned(top, settings.grid).merge(share, on=cell, suffixes=("", "_of_all"))
+charts.against_p(
+    top.assign(value=top.value - top.value_of_all).sort_values("test", ascending=False),
+    y="augmented among the top 100, minus among all",
+    facet="test",
+    rule=0,
+    format=".0%",
+    description="Share of augmented points among the hundred most influential, minus their share "
+    "among all training points, against p",
+)
+
+# %% [markdown]
+# ### The regulariser's part
+#
+# The gradient of a training point holds $\lambda\theta$, its share of the regulariser, which is the same
+# for all points. Should it count? Koh and Liang's formula has it; the loss of the point knows nothing of
+# it. Where points are fitted so well that their own gradient vanishes, it is most of what is left. Below
+# is the last reading of the talk, adversarial minus clean test points, with it and without, and the mean
+# log ratio over groups itself:
+
+# %% tags=["hide-input"]
+readings = {"with": "groups", "without": "groups, loss alone"}
+rows = []
+for word, reading in readings.items():
+    part = ratios[ratios.reading == reading]
+    part = claims.balanced(part)
+    for name in claims.augmentations(part):
+        values = {
+            test: claims.by_seed(part, augmentation=name, test=test)
+            for test in ("clean", "adversarial")
+        }
+        for what, numbers in {
+            "clean": values["clean"],
+            "adversarial minus clean": values["adversarial"] - values["clean"],
+        }.items():
+            found = claims.effect(what, numbers)
+            rows.append(
+                {
+                    "augmentation": name,
+                    "regulariser": word,
+                    "log ratio": what,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+charts.table(
+    pd.DataFrame(rows).sort_values(["log ratio", "augmentation"], ascending=[False, True]),
+    caption="Log ratio of mean |I|, augmented over real points, with and without the regulariser's share "
+    "in the training points' gradients: mean over seeds and 95 % interval",
+    formats=dict.fromkeys(("value", "low", "high"), "+.2f"),
+)
+
+# %% [markdown]
 # ## The distributions
 #
 # The mean hides how unequal the points are. Thin lines reach from the 5 % to the 95 % quantile of
@@ -262,7 +329,120 @@ charts.table(
 )
 
 # %% [markdown]
-# How far such predictions can be trusted is another question: at the minimum of a convex risk they
-# match retraining closely, for deep networks they need not {cite}`basu2021`. The last layer alone, with
-# the features below it held fixed, has a convex risk, but stochastic gradient descent stops near its
-# minimum, not at it; and what the layers below owe to a training point is not in these numbers.
+# ## Can influence be trusted?
+#
+# The derivation takes a minimum with positive curvature around it, and a point's weight so small that
+# nothing of second order matters. A trained network need not be at a minimum. The test is to do what
+# influence predicts: leave the point out, train again until the gradient vanishes, and compare.
+#
+# Here that is done for the last layer of this network, with the features below it held fixed, where
+# the risk is convex: for ten training points, the five most influential and five at random. Twice:
+# from the parameters that stochastic gradient descent left, as in the study, and from the minimum itself.
+
+# %%
+ranked = effects.abs().mean(0).argsort(descending=True)
+order = torch.randperm(len(ranked) - 5, generator=live.generator("left out"), device=ranked.device)
+out = torch.cat([ranked[:5], ranked[5:][order[:5]]])
+actual = leave_one_out(live.head, drawn, tests, out, l2=l2, tolerance=1e-6)
+least = minimised(live.head, drawn, l2=l2, tolerance=1e-6)
+start = {"as trained": live.head, "at the minimum": least}
+predicted = {
+    name: removal_effect(head, drawn, tests, method=settings.influence["method"], l2=l2)[:, out]
+    for name, head in start.items()
+}
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "parameters": name,
+                "test points": which,
+                "Pearson": part.nanmedian().item(),
+            }
+            for name, effect in predicted.items()
+            for which, part in zip(
+                ("clean", "adversarial"), correlation(effect, actual).chunk(2), strict=True
+            )
+        ]
+    ),
+    caption=f"{live.point}: predicted against actual change of the loss when one of {len(out)} training "
+    "points is left out; correlation over these, median over test points",
+    formats={"Pearson": ".3f"},
+)
+
+# %% [markdown]
+# The study measures this at one seed, for every augmentation at $p = 0$ and at the largest $p$, always
+# from the parameters as trained:
+
+# %% tags=["hide-input"]
+trusted = table[table.measure == "correlation with retraining"]
+charts.table(
+    trusted.pivot_table("value", ["augmentation", "p"], "test", sort=False).reset_index(),
+    caption=f"Correlation of predicted effects with retraining, on {settings.dataset}, last layer",
+    formats={"p": "g", "clean": ".2f", "adversarial": ".2f"},
+)
+
+# %% [markdown]
+# Where it is low, the direction of a comparison may still stand, for it averages over many points; the
+# influence of a single point should not be believed.
+#
+# ### From convex to deep
+#
+# Basu and co-authors {cite}`basu2021` ask the same of small networks as a whole: how does the agreement
+# depend on weight decay, width and depth? In their way, on the 150 flowers of the Iris data: networks
+# at a minimum of their risk, all parameters, the test points with the largest loss, the fifteen training
+# points with the largest predicted effect.
+
+# %%
+x, y = load_iris(return_X_y=True)
+x = torch.tensor((x - x.mean(0)) / x.std(0))
+y = torch.nn.functional.one_hot(torch.tensor(y), 3).double()
+shuffled = torch.randperm(150, generator=torch.Generator().manual_seed(seed))
+flowers, held_out = (Sample(x[part], y[part]) for part in (shuffled[:120], shuffled[120:]))
+
+
+def agreement(width, depth, decay):
+    """Pearson and Spearman correlation, mean over five test points."""
+    sizes = [4, *[width] * depth]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [
+            part
+            for a, b in zip(sizes, sizes[1:], strict=False)
+            for part in (torch.nn.Linear(a, b), torch.nn.Tanh())
+        ]
+        network = torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 3))
+    network = minimised(network, flowers, l2=decay, tolerance=1e-6)
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(
+            network(held_out.x), held_out.y, reduction="none"
+        )
+    hard = losses.argsort(descending=True)[:5]
+    hard = Sample(held_out.x[hard], held_out.y[hard])
+    predicted = removal_effect(network, flowers, hard, method="exact", l2=decay)
+    most = predicted.abs().mean(0).argsort(descending=True)[:15]
+    actual = leave_one_out(network, flowers, hard, most, l2=decay, tolerance=1e-6)
+    pairs = zip(predicted[:, most], actual, strict=True)
+    ranks = [spearmanr(guess, truth).statistic for guess, truth in pairs]
+    return {
+        "Pearson": correlation(predicted[:, most], actual).mean().item(),
+        "Spearman": sum(ranks) / len(ranks),
+    }
+
+
+rows = []
+for width, depth, decay in [(8, 0, 5e-3), (8, 1, 5e-3), (32, 1, 5e-3), (8, 2, 5e-3), (8, 1, 5e-4)]:
+    found = {"hidden layers": depth, "width": width if depth else None, "weight decay": decay}
+    try:
+        found |= agreement(width, depth, decay)
+    except ValueError as error:
+        found |= {"remark": str(error)}
+    rows.append(found)
+charts.table(
+    pd.DataFrame(rows),
+    caption="Iris: predicted against actual leave-one-out change, correlation over fifteen training points",
+    formats={"width": ".0f", "weight decay": "g", "Pearson": ".2f", "Spearman": ".2f"},
+)
+
+# %% [markdown]
+# Without a hidden layer the risk is convex. What the layers below owe to a training point is in none of the
+# study's numbers: they are about the last layer.

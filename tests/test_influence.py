@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +16,18 @@ from torch import nn
 from torch.func import functional_call, hessian
 
 from lib.augmentation import Sample
-from lib.influence import NotPositiveDefinite, gradient_norms, influence, removal_effect
+from lib.influence import (
+    NotPositiveDefinite,
+    gradient_norms,
+    gradients,
+    group_influence,
+    influence,
+    parameter_influence,
+    perturbation_influence,
+    removal_effect,
+    s_test,
+    self_influence,
+)
 
 METHODS = ("exact", "cg", "identity")
 
@@ -150,6 +163,229 @@ def test_large_damping_leaves_the_gradient_product():
         assert torch.allclose(1e6 * value, product, rtol=1e-3, atol=1e-4)
 
 
+# ------------------------------------------------------------------ groups, points, inputs
+
+
+@problems
+def test_groups_sum_the_influence_of_their_points(problem, parameters, extra):
+    model, train, test = problem()
+    groups = [[3], [0, 5, 9], torch.arange(40), np.array([7, 3])]
+    each, _ = dense(model, train, test, parameters, **extra)
+    expected = torch.stack([each[:, torch.as_tensor(g)].sum(1) for g in groups], 1)
+    for method in ("exact", "cg"):
+        value = group_influence(
+            model, train, test, groups, method=method, parameters=parameters, **extra
+        )
+        assert torch.allclose(value, expected, atol=1e-6 * expected.abs().max())
+
+
+@given(cut=st.integers(1, 59), seed=st.integers(0, 50))
+def test_disjoint_groups_add_up(cut, seed):
+    model, train, test = regression()
+    order = torch.randperm(60, generator=rng(seed))
+    groups = [order[:cut], order[cut:], order]
+    value = group_influence(model, train, test, groups, method="exact", l2=0.1)
+    assert torch.allclose(value[:, 0] + value[:, 1], value[:, 2], atol=1e-9)
+
+
+@given(weight=st.floats(0.1, 10), seed=st.integers(0, 50))
+def test_influence_is_linear_in_the_test_points_labels(weight, seed):
+    """The gradient is linear in soft labels, and so are scores in a test point's."""
+    model, train, _ = regression()
+    first, second = draw(4, 4, seed=seed), draw(4, 4, seed=seed)
+    second = Sample(first.x, second.y.flip(0))
+    both = Sample(first.x, first.y + weight * second.y)
+    values = [influence(model, train, s, method="exact", l2=0.1) for s in (first, second, both)]
+    assert torch.allclose(values[0] + weight * values[1], values[2], atol=1e-9)
+
+
+@problems
+def test_self_influence_is_the_diagonal(problem, parameters, extra):
+    model, train, _ = problem()
+    expected = dense(model, train, train, parameters, **extra)[0].diagonal()
+    for method in ("exact", "cg"):
+        value = self_influence(model, train, method=method, parameters=parameters, **extra)
+        assert torch.allclose(value, expected, atol=1e-6 * expected.abs().max())
+    some = self_influence(model, train, indices=[5, 2], parameters=parameters, **extra)
+    assert torch.allclose(some, expected[[5, 2]], atol=1e-6 * expected.abs().max())
+
+
+@problems
+def test_parameter_influence_is_minus_the_solve_of_the_training_gradient(
+    problem, parameters, extra
+):
+    model, train, test = problem()
+    _, H = dense(model, train, test, parameters, **extra)
+    named = dict(model.named_parameters())
+    theta = torch.cat([named[name].detach().flatten() for name in parameters or named])
+    for points in (train, test):
+        g = loops(model, points, parameters) + extra.get("l2", 0.0) * theta
+        expected = -torch.linalg.solve(H, g.T).T
+        value = parameter_influence(
+            model, train, None if points is train else points, parameters=parameters, **extra
+        )
+        assert torch.allclose(value, expected, atol=1e-6 * expected.abs().max())
+
+
+@problems
+def test_perturbation_influence_is_the_slope_of_influence_in_the_input(problem, parameters, extra):
+    """Central differences of -s' grad L(x), s by dense algebra."""
+    model, train, test = problem()
+    _, H = dense(model, train, test, parameters, **extra)
+    s = torch.linalg.solve(H, loops(model, test, parameters).T).T
+    points = Sample(train.x[:2].clone(), train.y[:2])
+    value = perturbation_influence(model, train, test, points, parameters=parameters, **extra)
+    assert value.shape == (len(test), 2, *train.x.shape[1:])
+    step = 1e-5
+    for place in range(points.x[0].numel()):
+        sides = []
+        for sign in (1, -1):
+            x = points.x.clone()
+            x.flatten(1)[:, place] += sign * step
+            sides.append(-s @ loops(model, Sample(x, points.y), parameters).T)
+        expected = (sides[0] - sides[1]) / (2 * step)
+        assert torch.allclose(value.flatten(2)[:, :, place], expected, atol=1e-5)
+
+
+def test_every_training_points_perturbation_is_the_default():
+    model, train, test = regression()
+    whole = perturbation_influence(model, train, test, l2=0.1)
+    some = perturbation_influence(model, train, test, Sample(train.x[7:9], train.y[7:9]), l2=0.1)
+    assert torch.allclose(whole[:, 7:9], some, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [
+        ([], ["group 1", "at least one"]),
+        ([60], ["group 1", "60", "0 .. 59"]),
+        ([0, -1], ["group 1", "-1", "0 .. 59"]),
+        ([4, 2, 4], ["group 1", "4", "more than once"]),
+        ([0.5], ["group 1", "float"]),
+        ([True, False], ["group 1", "bool"]),
+    ],
+)
+def test_bad_groups(group, said, refuses):
+    refuses(lambda: group_influence(*regression(), [[0], group], l2=0.1), *said)
+    model, train, _ = regression()
+    refuses(lambda: self_influence(model, train, indices=group, l2=0.1), *said[1:])
+
+
+# ------------------------------------------------------------------ parameters and memory
+
+
+def test_the_last_layer_has_a_name_of_its_own():
+    model, train, test = perceptron()
+    settings = {"damping": 0.03, "l2": 0.01, "method": "exact"}
+    named = influence(model, train, test, parameters=["2.weight", "2.bias"], **settings)
+    assert torch.equal(influence(model, train, test, parameters="last", **settings), named)
+
+
+def test_names_may_come_in_any_order():
+    model, train, test = perceptron()
+    order = ["2.bias", "0.weight", "2.weight", "0.bias"]
+    settings = {"damping": 0.5, "l2": 0.1, "method": "exact"}
+    shuffled = influence(model, train, test, parameters=order, **settings)
+    assert torch.allclose(shuffled, influence(model, train, test, **settings), atol=1e-10)
+
+
+def test_no_training_points(refuses):
+    model, train, test = perceptron()
+    refuses(lambda: influence(model, Sample(train.x[:0], train.y[:0]), test), "no example")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_that_are_not_finite(method, refuses):
+    model, train, test = perceptron()
+    broken = Sample(test.x.clone(), test.y)
+    broken.x[3, 1] = math.nan
+    refuses(lambda: influence(model, train, broken, damping=0.5, method=method), "not finite")
+    refuses(
+        lambda: parameter_influence(model, train, broken, damping=0.5, method=method), "not finite"
+    )
+
+
+def test_no_last_layer(refuses):
+    model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()).double()
+    train = draw(20, 1, 4, 4)
+    refuses(lambda: influence(model, train, train, parameters="last"), "last", "linear")
+    refuses(lambda: influence(*regression(), parameters="weight"), "'weight'", "last")
+
+
+def enough(call):
+    """The value of `call(memory=...)` at the least budget that the errors name, and the budget."""
+    memory, named = 8, []
+    for _ in range(20):
+        try:
+            return call(memory=memory), memory
+        except ValueError as error:
+            message = str(error)
+        assert f"memory={memory}" in message
+        named.append(int(message.split("at least ")[1].split()[0]))
+        assert named[-1] > memory
+        memory = named[-1]
+    raise AssertionError(f"no budget was enough: {named}")
+
+
+@problems
+@pytest.mark.parametrize("method", ["exact", "cg", "identity"])
+def test_the_least_memory_gives_the_same_numbers(problem, parameters, extra, method):
+    model, train, test = problem()
+    settings = {"parameters": parameters, "method": method, **extra}
+    value, least = enough(lambda memory: influence(model, train, test, memory=memory, **settings))
+    plenty = influence(model, train, test, **settings)
+    assert torch.allclose(value, plenty, atol=1e-7 * plenty.abs().max())
+    assert least < 1e6
+
+
+def test_the_least_memory_of_the_other_functions():
+    model, train, test = convolution()
+    train, test = (Sample(s.x[:n], s.y[:n]) for s, n in ((train, 8), (test, 2)))
+    damped = {"damping": 0.9, "tolerance": 1e-10}
+    for call in (
+        lambda **memory: group_influence(model, train, test, [[0, 1], [5]], **damped, **memory),
+        lambda **memory: self_influence(model, train, **damped, **memory),
+        lambda **memory: parameter_influence(model, train, test, **damped, **memory),
+        lambda **memory: perturbation_influence(model, train, test, test, **damped, **memory),
+        lambda **memory: gradients(model, train, **memory),
+        lambda **memory: s_test(model, train, test, **damped, **memory),
+    ):
+        value, _ = enough(call)
+        assert torch.allclose(value, call(), atol=1e-7)
+
+
+def test_scores_do_not_hold_the_gradients_of_all_points(monkeypatch):
+    """The most gradients that are held at once do not grow with the training sample."""
+    from lib.risk import Risk
+
+    seen, original = [], Risk.gradients
+    monkeypatch.setattr(
+        Risk, "gradients", lambda self, *a, **k: seen.append(g := original(self, *a, **k)) or g
+    )
+    model, _, test = perceptron()
+    influence(model, draw(2000, 4), test, method="identity", memory=200_000)
+    assert max(g.numel() * g.element_size() for g in seen) < 100_000
+    assert sum(len(g) for g in seen) == 2007
+
+
+def test_no_test_points_and_no_groups():
+    model, train, test = perceptron()
+    none = Sample(test.x[:0], test.y[:0])
+    assert influence(model, train, none, damping=0.5).shape == (0, 60)
+    assert s_test(model, train, none, damping=0.5).shape == (0, 43)
+    assert group_influence(model, train, test, [], damping=0.5).shape == (7, 0)
+
+
+def test_in_single_precision():
+    model, train, test = perceptron()
+    single = [Sample(s.x.float(), s.y.float()) for s in (train, test)]
+    expected = influence(model, train, test, damping=0.5, method="exact")
+    for method in ("exact", "cg"):
+        value = influence(model.float(), *single, damping=0.5, method=method)
+        assert value.dtype == torch.float32
+        assert torch.allclose(value.double(), expected, atol=1e-4 * expected.abs().max())
+
+
 # ------------------------------------------------------------------ against retraining
 
 L2 = 0.05
@@ -226,6 +462,12 @@ def test_the_network_is_in_eval_mode_and_then_as_it_was(delicate, global_rng_unt
         lambda model: removal_effect(model, train, train, method="identity", **last),
         lambda model: gradient_norms(model, train, **last),
         lambda model: gradient_norms(model, train),
+        lambda model: group_influence(model, train, train, [[0, 1], [2]], damping=0.1, **last),
+        lambda model: self_influence(model, train, damping=0.1, **last),
+        lambda model: parameter_influence(model, train, damping=0.1, **last),
+        lambda model: perturbation_influence(model, train, train, damping=0.1, **last),
+        lambda model: influence(model, train, train, method="lissa", damping=1.0, depth=9, **last),
+        lambda model: influence(model, train, train, method="arnoldi", damping=1.0, **last),
     ):
         value = global_rng_untouched(lambda call=call: call(model))
         assert torch.equal(value, call(evaluated))

@@ -494,9 +494,13 @@ class ByHand:
         a, q, y = self.see(sample)
         return ((q - y)[:, :, None] * a[:, None] + l2 * self.theta).reshape(len(a), -1)
 
-    def scores(self, points):
-        """|I| of the points on the clean and adversarial tests, by (test, method)."""
-        g, tests = self.gradients(points, self.l2), self.gradients(self.subject.influence_tests)
+    def scores(self, points, alone=False):
+        """|I| of the points on the clean and adversarial tests, by (test, method).
+
+        With `alone`, without the regulariser's share in the points' gradients.
+        """
+        g = self.gradients(points, 0.0 if alone else self.l2)
+        tests = self.gradients(self.subject.influence_tests)
         norms = np.linalg.norm(self.gradients(points), axis=1)[None]
         found = {("none", "gradient norm"): norms}
         for method, scores in {
@@ -558,6 +562,13 @@ def test_log_ratios_of_pairs_and_their_control(cases, cell):
             found = pick(rows, reading=reading, test=test, method=method)
             assert found["value"] == pytest.approx(np.median(ratio), abs=1e-5)
             assert found["examples"] == augmented.sum()
+    for reading, judge in (("pairs", by_hand), ("control", control)):
+        one, other = judge.scores(twins, alone=True), judge.scores(originals, alone=True)
+        for (test, method), scores in one.items():
+            if method != "gradient norm":
+                ratio = np.log(scores.mean(1) / other[test, method].mean(1))
+                found = pick(rows, reading=f"{reading}, loss alone", test=test, method=method)
+                assert found["value"] == pytest.approx(np.median(ratio), abs=1e-5)
     # The control is another network's word: it says something else.
     values = [pick(rows, reading=r, test="clean", method="exact")["value"]
               for r in ("pairs", "control")]  # fmt: skip
@@ -576,6 +587,25 @@ def test_log_ratios_of_groups(cases, cell):
             ratio = np.log(scores[:, augmented].mean(1) / scores[:, ~augmented].mean(1))
             assert found["value"] == pytest.approx(np.median(ratio), abs=1e-5)
     assert ((~augmented).sum() >= 30) == (cell == ("classic", 0.25))  # both kinds are met
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("share", ["", ", loss alone"])
+def test_augmented_points_among_the_most_influential(cases, cell, share):
+    """By sorting; a hundred of 200 points, each test point's own."""
+    rows, subject, by_hand, _ = cases[cell]
+    augmented, *_ = both(subject)
+    expected = pick(rows, measure="augmented points")
+    assert expected["value"] == pytest.approx(augmented.mean())
+    assert expected["examples"] == 200
+    for (test, method), scores in by_hand.scores(subject.drawn, alone=bool(share)).items():
+        if share and method == "gradient norm":
+            continue
+        found = pick(rows, reading=f"top{share}", test=test, method=method)
+        largest = np.argsort(-scores, axis=1)[:, :100]
+        # Where two scores are nearly alike, rounding decides.
+        assert found["value"] == pytest.approx(augmented[largest].mean(), abs=2e-3)
+        assert found["examples"] == 100
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -625,7 +655,8 @@ def test_a_group_below_thirty_is_missing_and_never_zero(made, number):
     ratios = [row for row in rows if row["measure"] == "log ratio"]
     assert ratios
     for row in ratios:
-        enough = number >= 30 and (row["reading"] != "groups" or 200 - number >= 30)
+        groups = row["reading"].startswith("groups")
+        enough = number >= 30 and (not groups or 200 - number >= 30)
         assert np.isfinite(row["value"]) == enough
         assert np.isnan(row["value"]) == (not enough)
         assert row["examples"] == number

@@ -334,6 +334,19 @@ def test_keep_merges_with_what_was_collected(tmp_path):
     assert values("performance", "seed") == {1: 0.4, 2: 0.5}
 
 
+def test_columns_stand_in_one_order_whatever_is_collected_first(tmp_path, results):
+    """A profile that keeps its tables would else change them all with one more point."""
+    one, other = row(attack="pgd", eps=0.5), row(table="stress", eps=0.5, centre="clean", low=0.1)
+    found = []
+    for number, order in enumerate(((one, other), (other, one))):
+        files = [point_file(tmp_path / f"{number}-{k}.parquet", r) for k, r in enumerate(order)]
+        records.collect("study", files)
+        found.append(
+            [list(records.read("study", name).columns) for name in ("performance", "stress")]
+        )
+    assert found[0] == found[1]
+
+
 def test_collecting_again_changes_nothing(tmp_path, results):
     file = point_file(tmp_path / "1", row(0.1), row(float("nan"), seed=1), row(1, table="stress"))
     collect("digits", [file])

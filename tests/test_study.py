@@ -30,6 +30,7 @@ def small_profile(folder, base="digits", **changes):
     changes = {
         "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
         "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
+        "influence.left_out": 3,
         "distance.steps": 2, "checks.images": 20, "checks.queries": 5, "checks.restarts": 1,
         "grid.p": [0, 0.25, 1], "grid.seed": [0, 1], "grid.augmentation": ["classic", "mixup"],
         "augmentations.gan-ns": ["Generative", GAN | {"kind": "ns"}],
@@ -88,12 +89,14 @@ STAGES = ("train", "performance", "distances", "stress", "influence")
 
 def expected_rows(profile, p, checked):
     """The (table, settings) of a complete record, from the profile's settings alone."""
+    trusted = [("influence", "retraining", test) for test in ("clean", "adversarial")]
+    trusted += [("cost", "trust")]
     signs = [("checks", kind) for kind in ("no gradient", "random outputs", "short of 1")]
     signs += [("checks", "missed")] * 4 * len(profile.attack["eps"]) + [("cost", "checks")]
     tests = [("none", "gradient norm")]
     tests += [(test, method) for test in ("clean", "adversarial")
               for method in (profile.influence["method"], "identity")]  # fmt: skip
-    readings = ["groups", "pairs"] + (["control"] if p else [])
+    readings = ["groups", "pairs", "top"] + (["control"] if p else [])
     return (
         [("cost", stage) for stage in STAGES]
         + [("performance", "none", 0.0, 0)]
@@ -108,6 +111,10 @@ def expected_rows(profile, p, checked):
            for group in ("successful", "unsuccessful")]
         + [("influence", "misclassified", test) for test in ("clean", "adversarial")]
         + [("influence", reading, *test) for reading in readings for test in tests]
+        + [("influence", f"{reading}, loss alone", *test) for reading in readings
+           for test in tests[1:]]
+        + [("influence", "augmented points")]
+        + trusted * (checked and p in (0, 1))
     )  # fmt: skip
 
 
@@ -126,6 +133,10 @@ def rows_of(frame):
             keys = [line[name] for name in names]
             if line["measure"] == "test points misclassified":
                 keys = ["misclassified", line["test"]]
+            if line["measure"] == "correlation with retraining":
+                keys = ["retraining", line["test"]]
+            if line["measure"] == "augmented points":
+                keys = ["augmented points"]
             found.append((table, *keys))
     return found
 
@@ -515,7 +526,9 @@ def runs_through(profile):
     assert (frame.dataset == "cifar10").all()
     train, test = profile.subset
     assert set(frame[frame.table == "performance"].examples) == {test}
-    ratios = frame[(frame.measure == "log ratio") & (frame.reading != "groups")]
+    ratios = frame[
+        (frame.measure == "log ratio") & ~frame.reading.isin(["groups", "groups, loss alone"])
+    ]
     assert ratios["examples"].between(30, train).all()
     assert ratios["value"].abs().lt(50).all()
     seconds = frame.loc[frame.table == "cost", "value"].sum()
