@@ -26,6 +26,7 @@ from lib.influence import (
     perturbation_influence,
     removal_effect,
     s_test,
+    scores,
     self_influence,
 )
 
@@ -366,6 +367,17 @@ def test_scores_do_not_hold_the_gradients_of_all_points(monkeypatch):
     influence(model, draw(2000, 4), test, method="identity", memory=200_000)
     assert max(g.numel() * g.element_size() for g in seen) < 100_000
     assert sum(len(g) for g in seen) == 2007
+
+
+@pytest.mark.parametrize("problem", [perceptron, regression])
+def test_scores_of_what_is_solved_are_the_influence(problem):
+    model, train, test = problem()
+    other = draw(9, 4, seed=99)
+    settings = {"damping": 0.5, "method": "exact", "l2": 0.1}
+    solved = s_test(model, train, test, **settings)
+    for points in (train, other):
+        expected = influence(model, train, test, points=points, **settings)
+        assert torch.allclose(scores(model, solved, points, l2=0.1), expected, atol=1e-10)
 
 
 def test_no_test_points_and_no_groups():
