@@ -152,6 +152,9 @@ most(chosen + len(clean))
 # their control could speak of training on augmented data. The converse is not safe: the control has
 # memorised the originals, a model trained with augmentation may not have, and that alone lowers the
 # difference.
+#
+# A mixed point has two parents and a label between theirs, and its loss is the cross-entropy with that
+# label. Its pair is with the parent at its own place; the other parent is in no pair.
 
 # %% tags=["hide-input"]
 table = records.read(settings.name, "influence")
@@ -326,6 +329,50 @@ charts.table(
     pd.DataFrame([{"pairs": by_cg.numel(), "largest relative difference": difference.item()}]),
     caption="Conjugate gradients against the direct solve",
     formats={"largest relative difference": ".1e"},
+)
+
+# %% [markdown]
+# ## The last layer, or all of them?
+#
+# The same question to the network as a whole: all its parameters, the Gauss-Newton matrix in place of the
+# Hessian, which may have negative curvature, and a damping, which the last layer is given here as well.
+# For the test image above and its twin:
+
+# %%
+damping = 0.1
+rows = [chosen, chosen + len(clean)]
+two = Sample(live.influence_tests.x[rows], live.influence_tests.y[rows])
+whole = influence(
+    live.model, live.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
+    tolerance=1e-4,
+)  # fmt: skip
+last = influence(
+    live.head, drawn, Sample(tests.x[rows], tests.y[rows]), method="exact", damping=damping, l2=l2
+)
+
+
+def ratio(scores):
+    """Log ratio of mean |I|, augmented over real points, of one test point."""
+    return (scores[augmented].abs().mean() / scores[~augmented].abs().mean()).log().item()
+
+
+charts.table(
+    pd.DataFrame(
+        [
+            {
+                "test point": name,
+                "Spearman": spearmanr(one.cpu(), other.cpu()).statistic,
+                "log ratio, all": ratio(one),
+                "log ratio, last": ratio(other),
+            }
+            for name, one, other in zip(
+                ("test image", "its twin"), whole, last.to(whole), strict=True
+            )
+        ]
+    ),
+    caption=f"{live.point}: influence in all parameters against the last layer's, damping {damping:g}: "
+    "rank correlation over training points, and the reading of each",
+    formats=dict.fromkeys(("Spearman", "log ratio, all", "log ratio, last"), ".2f"),
 )
 
 # %% [markdown]
