@@ -1,10 +1,12 @@
 """Influence: scores per second, memory and agreement of our solvers and of the peers'.
 
 One network, a small_cnn trained on the digits, its 1,297 training images on 200 test images, in its
-last layer and in all its parameters. Each method runs in a process of its own, on one thread;
-memory is the peak of the whole process, of which torch alone takes about 300 MiB. torch-influence,
-which takes one test image after the other, is timed on five. Peers: pip install -r benchmarks/requirements-influence.txt
+last layer and in all its parameters. Each method runs in a process of its own on one thread. Time
+is in CPU seconds, which other users of the machine disturb less; memory is the peak of the whole
+process, most of which torch takes in any case. torch-influence, which takes one test image after
+the other, is timed on five. Peers are left out where they are not installed:
 
+    pip install -r benchmarks/requirements-influence.txt
     python benchmarks/influence.py
 """
 
@@ -90,7 +92,7 @@ def timed(path, out, case, damping, last):
     _, method, settings, tests = case
     model, (train, test) = network(path), samples()
     test = Sample(test.x[:tests], test.y[:tests])
-    started = time.perf_counter()
+    started = time.process_time()
     if method == "torch-influence":
         scores = torch_influence_scores(model, train, test, damping, last)
     else:
@@ -98,13 +100,13 @@ def timed(path, out, case, damping, last):
             model, train, test, method=method, damping=damping, l2=L2,
             parameters="last" if last else None, **settings,
         )  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     torch.save((scores, seconds, peak), out)
 
 
 def table(path, cases, damping, last, folder):
-    print("| method | pairs | s | scores / s | MiB | Pearson | largest difference |")
+    print("| method | pairs | CPU s | scores / CPU s | MiB | Pearson | largest difference |")
     print("|---|---|---|---|---|---|---|")
     reference, rates = None, {}
     for case in cases:

@@ -33,6 +33,7 @@ from lib.solvers import (
     DENSE,
     NotPositiveDefinite,
     conjugate_gradients,
+    finite,
     influences,
     lanczos,
     prepare,
@@ -127,7 +128,8 @@ def parameter_influence(model, train, points=None, **settings):
         size = risk.block(len(points), 8)
         for start in range(0, len(points), size):
             block = slice(start, start + size)
-            found[block] = -solve(_gradients(risk, take(points, block)) + risk.share())
+            g = finite(_gradients(risk, take(points, block)) + risk.share())
+            found[block] = -solve(g)
         return found
 
 

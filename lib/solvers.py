@@ -244,7 +244,13 @@ def solved(risk, solve, sample, progress=False, copies=8):
             risk.gradients(take(part, chunk), test=True)
             for chunk in risk.gradient_chunks(part, len(part))
         ]
-        yield block, solve(torch.cat(rows))
+        yield block, solve(finite(torch.cat(rows)))
+
+
+def finite(gradients):
+    if not gradients.isfinite().all():
+        raise ValueError("a gradient is not finite: is the network's output, or its input, NaN?")
+    return gradients
 
 
 def prepare(function, method, risk, damping, settings):

@@ -294,6 +294,17 @@ def test_no_training_points(refuses):
     refuses(lambda: influence(model, Sample(train.x[:0], train.y[:0]), test), "no example")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_that_are_not_finite(method, refuses):
+    model, train, test = perceptron()
+    broken = Sample(test.x.clone(), test.y)
+    broken.x[3, 1] = math.nan
+    refuses(lambda: influence(model, train, broken, damping=0.5, method=method), "not finite")
+    refuses(
+        lambda: parameter_influence(model, train, broken, damping=0.5, method=method), "not finite"
+    )
+
+
 def test_no_last_layer(refuses):
     model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()).double()
     train = draw(20, 1, 4, 4)
