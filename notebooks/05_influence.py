@@ -447,22 +447,22 @@ shuffled = torch.randperm(150, generator=torch.Generator().manual_seed(seed))
 flowers, held_out = (Sample(x[part], y[part]) for part in (shuffled[:120], shuffled[120:]))
 
 
-def agreement(width, depth, decay):
-    """Pearson and Spearman correlation, mean over five test points."""
+def perceptron(width, depth):
     sizes = [4, *[width] * depth]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = [
-            part
-            for a, b in zip(sizes, sizes[1:], strict=False)
-            for part in (torch.nn.Linear(a, b), torch.nn.Tanh())
-        ]
-        network = torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 3))
-    network = minimised(network, flowers, l2=decay, tolerance=1e-6)
+        layers = []
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            layers += [torch.nn.Linear(a, b), torch.nn.Tanh()]
+        return torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 3))
+
+
+def agreement(width, depth, decay):
+    """Pearson and Spearman correlation, mean over five test points."""
+    network = minimised(perceptron(width, depth), flowers, l2=decay, tolerance=1e-6)
     with torch.no_grad():
-        losses = torch.nn.functional.cross_entropy(
-            network(held_out.x), held_out.y, reduction="none"
-        )
+        outputs = network(held_out.x)
+    losses = torch.nn.functional.cross_entropy(outputs, held_out.y, reduction="none")
     hard = losses.argsort(descending=True)[:5]
     hard = Sample(held_out.x[hard], held_out.y[hard])
     predicted = removal_effect(network, flowers, hard, method="exact", l2=decay)
@@ -470,10 +470,8 @@ def agreement(width, depth, decay):
     actual = leave_one_out(network, flowers, hard, most, l2=decay, tolerance=1e-6)
     pairs = zip(predicted[:, most], actual, strict=True)
     ranks = [spearmanr(guess, truth).statistic for guess, truth in pairs]
-    return {
-        "Pearson": correlation(predicted[:, most], actual).mean().item(),
-        "Spearman": sum(ranks) / len(ranks),
-    }
+    linear = correlation(predicted[:, most], actual)
+    return {"Pearson": linear.mean().item(), "Spearman": sum(ranks) / len(ranks)}
 
 
 rows = []
