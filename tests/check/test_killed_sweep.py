@@ -139,7 +139,7 @@ def is_complete(tables):
     assert len(tables["stress"]) == len(POINTS) * (4 + 1 + 2 * 2)
     checked = sum(seed == 0 for *_, seed in POINTS)  # the first seed's are
     assert len(tables["checks"]) == checked * (3 + 2 * 4)
-    assert len(tables["cost"]) == len(POINTS) * 5 + checked
+    assert len(tables["cost"]) == len(POINTS) * 5 + checked * 2  # checks and trust
 
 
 def test_a_killed_sweep_goes_on(house):
