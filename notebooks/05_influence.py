@@ -223,7 +223,7 @@ share = table[table.measure == "augmented points"][[*cell, "value"]]
 top = claims.planned(top, settings.grid).merge(share, on=cell, suffixes=("", "_of_all"))
 charts.against_p(
     top.assign(value=top.value - top.value_of_all).sort_values("test", ascending=False),
-    y="augmented among the top 100, minus among all",
+    y="share in the top 100, minus of all",
     facet="test",
     rule=0,
     format=".0%",
