@@ -107,12 +107,8 @@ TALK, PAPER, BOOK = "talk", "paper", "this book"
 LIMIT = 1 - 1e-9  # of a correlation whose Fisher z is finite
 PERFORMANCE, STRESS, INFLUENCE = "03_performance", "04_stress", "05_influence"
 RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
-TABLES = (
-    "performance",
-    "distances",
-    "stress",
-    "influence",
-)  # that decide, as `evaluate` wants them
+# The tables that decide, in the order of `evaluate`'s arguments.
+TABLES = ("performance", "distances", "stress", "influence")
 
 
 def evaluate(performance, distances, stress, influence):

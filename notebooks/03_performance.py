@@ -248,9 +248,10 @@ charts.table(
 )
 
 # %% [markdown]
-# In the whole study: at one $\varepsilon$ most images may be lost or hardly any. The distances need none that is chosen in
-# advance. They say how far the search had to go (a better one may need less): on average, and to lose
-# so many of a hundred images. A value is missing where a network has images that no attack found.
+# In the whole study: at one $\varepsilon$ most images may be lost or hardly any. The distances need none
+# that is chosen in advance. They say how far the search had to go (a better one may need less): on
+# average, and to lose so many of a hundred images. A value is missing where a network has images that
+# no attack found.
 
 # %% tags=["hide-input"]
 reach = records.read(settings.name, "distances")

@@ -429,8 +429,8 @@ charts.table(
 )
 
 # %% [markdown]
-# Where it is low, the direction of a comparison may still stand, for it averages over many points; the
-# influence of a single point should not be believed.
+# Where it is low, the influence of a single point should not be believed. Whether a mean over many points,
+# such as the study's readings, is nearer to the truth, these numbers do not say.
 #
 # ### From convex to deep
 #

@@ -39,9 +39,10 @@ def decide(name):
     return parts, claims.evaluate(*parts)
 
 
-tables, found = {}, {}
+tables, found, checks = {}, {}, {}
 for name in sorted({profile, *records.profiles()}, key=lambda name: name != profile):
     try:
+        checks[name] = records.read(name, "checks")
         tables[name], found[name] = decide(name)
     except (ValueError, FileNotFoundError) as error:
         if name == profile:
@@ -182,8 +183,7 @@ for name in found:
     ]
     both = decisive.merge(within, on=["augmentation", "p", "seed"], suffixes=("", "_search"))
     missed = both.value_search - both.value
-    checks = records.read(name, "checks")
-    warned = checks[checks.warning.astype(bool)]
+    warned = checks[name][checks[name].warning.astype(bool)]
     words = "; ".join(
         sorted({f"{m}, {by}" for m, by in zip(warned.measure, warned.by, strict=True)})
     )
@@ -191,7 +191,7 @@ for name in found:
         Markdown(
             f"On {name} the search loses {missed.mean():.2%} of the test images more, over all "
             f"networks, and {missed.max():.1%} on the one where most were missed. Checks that warn: "
-            f"{len(warned)} of {len(checks)}{f' ({words})' if words else ''}."
+            f"{len(warned)} of {len(checks[name])}{f' ({words})' if words else ''}."
         )
     )
 

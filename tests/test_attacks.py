@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 from lib import data, models, training
-from lib.attacks import bim, fgsm, pgd, predict, risk
+from lib.attacks import apgd, bim, fgsm, pgd, predict, risk, square
 from lib.augmentation import Identity
 
 NORMS, STARTS, LOSSES = ("l2", "linf"), ("zero", "ball", "sphere"), ("ce", "margin")
@@ -201,6 +201,19 @@ def start(norm, kind, s=3000, eps=0.2):
     x, y = torch.full((s, *SHAPE), 0.5, dtype=torch.float64), torch.zeros(s, dtype=torch.int64)
     x_adv = pgd(Constant(), x, y, eps=eps, steps=1, norm=norm, start=kind, generator=rng())
     return ((x_adv - x) / eps).flatten(1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_target_that_is_the_label_already_leaves_the_image(norm):
+    model, x = linear(3), inside(6)
+    y = predict(model, x)
+    common = {"eps": 0.3, "norm": norm, "steps": 5, "targeted": True}
+    for x_adv in (
+        pgd(model, x, y, keep="first_success", **common),
+        apgd(model, x, y, **common),
+        square(model, x, y, generator=rng(), **common),
+    ):
+        assert torch.equal(x_adv, x)
 
 
 @pytest.mark.parametrize("norm", NORMS)
