@@ -68,6 +68,16 @@ def profiles():
     return sorted({path.parent.name for path in results().glob("*/*.parquet")})
 
 
+def studies(*tables):
+    """The profiles that have all of `tables` collected, in the order in which a page shows them.
+
+    ResNet-50 first, then other networks; digits, which every computer makes, last.
+    """
+    there = [name for name in profiles()
+             if all((results() / name / f"{table}.parquet").exists() for table in tables)]  # fmt: skip
+    return sorted(there, key=lambda name: (name == "digits", "resnet50" not in name, name))
+
+
 def collect(profile, files, *, keep=False):
     """Merge point files into the profile's tables, each with a CSV beside it.
 
