@@ -83,9 +83,9 @@ def judge(wildcards):
 
 def parameters(wildcards):
     points = JOBS[wildcards.job]
-    return json.dumps({"profile": str(PROFILE), "augmentation": points[0].augmentation,
-                       "p": sorted({point.p for point in points}),
-                       "seed": list(dict.fromkeys(point.seed for point in points))})
+    axes = {axis: list(dict.fromkeys(getattr(point, axis) for point in points))
+            for axis in ("augmentation", "p", "seed")}
+    return json.dumps({"profile": str(PROFILE), **axes})
 
 
 def tables(wildcards):

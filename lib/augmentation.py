@@ -280,9 +280,11 @@ class Mixup(Augmentation):
         x, y, s = sample.x, sample.y, len(sample)
         device, each = x.device, self.unit == "example"
         # torch's own Beta takes no generator: lambda is the quantile of a uniform number.
-        uniform = torch.rand(s if each else 1, generator=generator, device=device).double().cpu()
-        quantile = torch.from_numpy(betaincinv(self.alpha, self.alpha, uniform.numpy()))
-        weight = quantile.to(device, x.dtype)[:, None]
+        weight = torch.rand(s if each else 1, generator=generator, device=device)
+        if self.alpha != 1:  # Beta(1, 1) is uniform: a GPU need not wait for the processor
+            uniform = weight.double().cpu().numpy()
+            weight = torch.from_numpy(betaincinv(self.alpha, self.alpha, uniform)).to(device)
+        weight = weight.to(x.dtype)[:, None]
         if each:
             partner = torch.randint(s, (s,), generator=generator, device=device)
         else:

@@ -7,19 +7,26 @@ Each takes images in [0, 1] (normalisation lives inside), gives logits, and is t
 import torch
 from torch import nn
 
-from lib import checks
+from lib import checks, runtime
 
 
 class Network(nn.Module):
-    """`features`: images `[s, c, h, w]` -> `[s, d]`; `head`: linear, -> logits `[s, k]`."""
+    """`features`: images `[s, c, h, w]` -> `[s, d]`; `head`: linear, -> logits `[s, k]`.
+
+    `precision`: of the body, "fp32" or "bf16"; weights and the last layer stay in fp32, for
+    logits that are rounded to bf16 tie.
+    """
+
+    precision = "fp32"
 
     def __init__(self, body, head):
         super().__init__()
         self.body, self.head = body, head
 
     def features(self, x):
-        # One centre and scale for every data set, so that eps means the same everywhere.
-        return self.body((x - 0.5) / 0.25)
+        with runtime.mixed(x, self.precision):
+            # One centre and scale for every data set, so that eps means the same everywhere.
+            return self.body((x - 0.5) / 0.25).to(x.dtype)
 
     def forward(self, x):
         return self.head(self.features(x))
@@ -82,13 +89,15 @@ NETWORKS = {
 }
 
 
-def build(name, classes, channels):
+def build(name, classes, channels, precision="fp32"):
     """The network `name` for `classes` classes and images of `channels` channels."""
     checks.one_of(name, NETWORKS, "network")
     checks.count(classes, "classes")
     checks.count(channels, "channels")
     # Channels last: faster convolutions, on a GPU's tensor cores and on a CPU alike.
-    return NETWORKS[name](classes, channels).to(memory_format=torch.channels_last)
+    model = NETWORKS[name](classes, channels).to(memory_format=torch.channels_last)
+    model.precision = checks.one_of(precision, runtime.PRECISIONS, "precision")
+    return model
 
 
 def initialise(model, seed):

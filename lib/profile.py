@@ -10,12 +10,12 @@ from pathlib import Path
 import yaml
 
 from lib import augmentation as library
-from lib import checks, data, gan, models
+from lib import checks, data, gan, models, runtime
 from lib.provenance import ROOT
 
 FOLDER = ROOT / "notebooks" / "profiles"
 SECTIONS = {
-    "training": {"epochs", "batch_size", "learning_rate", "momentum", "weight_decay"},
+    "training": {"epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "precision"},
     "attack": {"eps", "steps"},
     "distance": {"steps", "upto"},
     "checks": {"images", "queries", "restarts"},
@@ -23,7 +23,7 @@ SECTIONS = {
     "influence": {"test_points", "eps", "steps", "method", "left_out"},
     "augmentations": None,
     "grid": {"augmentation", "p", "seed"},
-    "sweep": {"points_per_job", "remake"},
+    "sweep": {"points_per_job", "remake", "batch", "compile"},
 }
 
 
@@ -74,18 +74,10 @@ class Profile:
     def load(cls, name):
         """The profile `name` of notebooks/profiles/, or of the YAML file at a path.
 
+        A file that `extends` another profile holds only what differs, setting by setting.
         Raises ValueError that names the profile or setting and what is allowed.
         """
-        path = Path(name) if str(name).endswith(".yaml") else FOLDER / f"{name}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-            raise ValueError(f"unknown profile {str(name)!r}: choose {known}, or a path to a .yaml")
-        try:
-            settings = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path} is no profile: it must hold settings by name")
+        path, settings = _read(name)
         expected = {"profile", "dataset", "network", *SECTIONS}
         _same_keys(path.name, settings.keys() - {"subset"}, expected)
         for section, keys in SECTIONS.items():
@@ -107,6 +99,8 @@ class Profile:
             checks.radius(profile.training[rate], rate)
         checks.count(profile.training["epochs"], "epochs")
         checks.count(profile.training["batch_size"], "batch_size")
+        checks.one_of(profile.training["precision"], runtime.PRECISIONS, "precision")
+        checks.count(profile.sweep["batch"], "batch")
         return profile
 
     def point(self, augmentation, p, seed):
@@ -178,13 +172,21 @@ class Profile:
 
 
 def grid(profile):
-    """The points of the profile, those with p = 0 first and once a seed."""
+    """The points of the profile, those with p = 0 once a seed, in the order of their use.
+
+    Whatever is made first is already a study: the ends and the middle of the dial for one seed,
+    then for the others; then every second of the other p, for all seeds, then the rest.
+    """
     axes = profile.grid
+    dial, seeds = sorted(set(axes["p"])), axes["seed"]
+    first = sorted({dial[0], dial[len(dial) // 2], dial[-1]})
+    others = [p for p in dial if p not in first]
+    order = [(p, seed) for seed in seeds for p in first]
+    order += [(p, seed) for p in others[1::2] + others[::2] for seed in seeds]
     points = {
         profile.point(augmentation, p, seed): None
-        for p in sorted(axes["p"])
+        for p, seed in order
         for augmentation in axes["augmentation"]
-        for seed in axes["seed"]
     }
     return list(points)
 
@@ -194,13 +196,19 @@ def jobs(profile):
 
     A job's points have one augmentation, all p of some seeds or, where `points_per_job` is less
     than that, some p of one seed: every point of a seed needs the same control, its p = 0 model.
+    Where `points_per_job` holds the whole grid, there is one job for p = 0 and one for the rest.
     """
     size = checks.count(profile.sweep["points_per_job"], "points_per_job")
+    whole = grid(profile)
+    if size >= len(whole):
+        parts = {"none": [point for point in whole if point.p == 0],
+                 "grid": [point for point in whole if point.p > 0]}  # fmt: skip
+        return {name: points for name, points in parts.items() if points}
     dial = sum(p > 0 for p in profile.grid["p"]) or 1
     together = max(1, size // dial)
     seeds = profile.grid["seed"]
     cut = {}
-    for point in grid(profile):
+    for point in sorted(whole, key=lambda point: point.p):
         chunk = seeds.index(point.seed) // together
         cut.setdefault((point.augmentation, chunk), []).append(point)
     found = {}
@@ -212,6 +220,29 @@ def jobs(profile):
             name = f"{augmentation}-seed{own}-part{start // step}"
             found[name] = points[start : start + step]
     return found
+
+
+def _read(name, extending=()):
+    """The path of a profile and its settings, merged with those of the one that it extends."""
+    path = Path(name) if str(name).endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise ValueError(f"unknown profile {str(name)!r}: choose {known}, or a path to a .yaml")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is no profile: it must hold settings by name")
+    if "extends" not in settings:
+        return path, settings
+    if path in extending:
+        raise ValueError(f"{path.name} extends itself")
+    whole = _read(settings.pop("extends"), (*extending, path))[1]
+    for key, value in settings.items():
+        both = isinstance(value, dict) and isinstance(whole.get(key), dict)
+        whole[key] = whole[key] | value if both else value
+    return path, whole
 
 
 def _same_keys(where, got, expected):

@@ -62,11 +62,11 @@ def device_name(device):
     return f"{device.type} ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
 
 
-def describe(device):
-    """The provenance columns of a record made now on `device`."""
+def describe(device, how=""):
+    """The provenance columns of a record made now on `device`; `how` the networks ran there."""
     return {
         "commit": commit(),
         "python": platform.python_version(),
         "torch": version("torch"),
-        "device": device_name(device),
+        "device": device_name(device) + how,
     }

@@ -73,8 +73,11 @@ def studies(*tables):
 
     ResNet-50 first, then other networks; digits, which every computer makes, last.
     """
-    there = [name for name in profiles()
-             if all((results() / name / f"{table}.parquet").exists() for table in tables)]  # fmt: skip
+    there = [
+        name
+        for name in profiles()
+        if all((results() / name / f"{table}.parquet").exists() for table in tables)
+    ]
     return sorted(there, key=lambda name: (name == "digits", "resnet50" not in name, name))
 
 

@@ -4,15 +4,15 @@ Every stream of random numbers is named by the point's seed and its purpose, so 
 do not depend on which points were made before it, nor by which process.
 """
 
+import shutil
 import sys
 import time
 from dataclasses import replace
 from functools import cache
 
-import torch
-
-from lib import attacks, data, gan, models, quality, records, show, training
+from lib import attacks, data, gan, models, quality, records, runtime, show, training
 from lib.checkpoint import CheckpointError
+from lib.files import replacing
 from lib.measures import (
     check,
     credibility,
@@ -26,6 +26,7 @@ from lib.measures import (
 from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
 from lib.quality import Judge
+from lib.runtime import device
 from lib.subject import Subject
 
 __all__ = ["Point", "Profile", "Subject", "augmentation", "dataset", "generator", "generators",
@@ -51,10 +52,6 @@ def dataset(profile):
     )
 
 
-def device():
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def checkpoint_path(profile, point):
     """The file of the point's network: another one for other settings of the training.
 
@@ -75,20 +72,42 @@ def _folder(profile, kind, version, *modules):
     return RUNS / profile.name / "-".join([kind, version, *code])
 
 
+def network(profile):
+    """The profile's network on the device, not initialised; compiled, where it is to be."""
+    precision = profile.training["precision"] if runtime.accelerated() else "fp32"
+    runtime.set_up(precision)
+    images = dataset(profile)
+    shape, n = tuple(images.train_images.shape[1:]), len(images.train_images)
+    kind = profile.network, len(images.classes), shape[0], precision
+    model = models.build(*kind).to(device())
+    if runtime.accelerated() and profile.sweep["compile"]:
+        sizes = min(profile.training["batch_size"], n), profile.sweep["batch"]
+        _compile(kind, shape, sizes)
+        model.compiled = dict(zip((True, False), sizes, strict=True))
+    return model
+
+
+@cache
+def _compile(kind, shape, sizes):
+    """Compile a kind of network, once a process."""
+    model = models.build(*kind).to(device())
+    model.compiled = dict(zip((True, False), sizes, strict=True))
+    runtime.warm_up(model, shape)
+
+
 def train_or_load(profile, point, *, progress=True):
     """The point's trained network, in eval mode, from its checkpoint if there is one.
 
     A damaged or foreign checkpoint is named on stderr and made again.
     """
-    images = dataset(profile)
-    model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
-    model = model.to(device())
-    path = checkpoint_path(profile, point)
+    images, model, path = dataset(profile), network(profile), checkpoint_path(profile, point)
     own = augmentation(profile, point.augmentation, point.p, progress=progress)
 
     def train():
         settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)
-        training.train(models.initialise(model, point.seed), images, own, **settings)
+        del settings["precision"]
+        with runtime.memory_for("training: batch_size:", settings["batch_size"]):
+            training.train(models.initialise(model, point.seed), images, own, **settings)
         return model.eval()
 
     return _again_if_refused(train, path)
@@ -124,12 +143,30 @@ def generator(profile, factor, *, progress=True):
         sheet.save(path.with_suffix(".png"))
 
     def train():
-        return gan.train_gan(
-            dataset=critic.images, after_round=after_round, checkpoint=path, device=device(),
-            progress=progress, **arguments,
-        )  # fmt: skip
+        with runtime.memory_for(f"{factor}: batch_size:", arguments.get("batch_size", "of 64")):
+            return gan.train_gan(
+                dataset=critic.images, after_round=after_round, checkpoint=path, device=device(),
+                progress=progress, **arguments,
+            )  # fmt: skip
 
-    return _again_if_refused(train, path)
+    kept = kept_generator_path(profile, factor)
+    if kept.exists() and not path.exists():
+        _copy(kept, path)
+    trained = _again_if_refused(train, path)
+    if not profile.sweep["remake"] and not kept.exists():
+        _copy(path, kept)
+    return trained
+
+
+def kept_generator_path(profile, factor):
+    """Where a profile that keeps its points keeps the finished generator as well."""
+    version = profile.generator_version(factor)
+    return records.results() / profile.name / "generators" / f"{factor}-{version}.safetensors"
+
+
+def _copy(source, target):
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _again_if_refused(train, path):
@@ -229,11 +266,15 @@ def run(profile, point, *, control=None, progress=True):
     `control` is the Subject at p = 0 of the same seed, made if it is not given.
     """
     check(profile)
+    clock = [time.perf_counter()]
+    network(profile)
+    clock.append(time.perf_counter())
+    rows = [row("cost", "seconds", clock[1] - clock[0], 1, stage="prepare")]
     if point.p > 0 and control is None:
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.
     first = "load" if checkpoint_path(profile, point).exists() else "train"
-    rows, clock = [], [time.perf_counter()]
+    clock.append(time.perf_counter())
     own = subject(profile, point, progress=progress)
     measures = {
         first: list,
@@ -251,7 +292,7 @@ def run(profile, point, *, control=None, progress=True):
         rows += measure()
         clock.append(time.perf_counter())
         rows.append(row("cost", "seconds", clock[-1] - clock[-2], 1, stage=stage))
-    return _record(profile, point, rows, record_path(profile, point))
+    return _record(profile, own.model, point, rows, record_path(profile, point))
 
 
 def _rival(profile):
@@ -297,14 +338,14 @@ def run_generator(profile, factor, *, progress=True):
     rows.append(row("generators", "classification accuracy score", score, n, step=last))
     seconds = sum(past["seconds"] for past in history)
     rows.append(row("generators", "training seconds", seconds, 1, step=last))
-    return _record(profile, point, rows, generator_record_path(profile, factor))
+    return _record(profile, model, point, rows, generator_record_path(profile, factor))
 
 
-def _record(profile, point, rows, path):
+def _record(profile, model, point, rows, path):
     shared = {
         "profile": profile.name, **vars(point), "code": code_version("study"),
         "settings": profile.version(point.augmentation), "data": dataset(profile).checksum[:12],
-        **describe(device()),
+        **describe(device(), runtime.how(model)),
     }  # fmt: skip
     records.write([{**shared, **row} for row in rows], path)
     return path

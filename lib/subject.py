@@ -8,6 +8,7 @@ import torch
 from lib import attacks, training
 from lib.augmentation import Sample, drawn_in_batches
 from lib.influence import s_test
+from lib.runtime import memory_for
 from lib.seeds import generator
 
 
@@ -18,7 +19,7 @@ class Subject:
         self.profile, self.point, self.model = profile, point, model
         self.augmentation = augmentation
         self.device = next(model.parameters()).device
-        self.batch = 250 if self.device.type == "cpu" else 2000  # what a CPU's caches hold
+        self.batch = profile.sweep["batch"]
         self.classes = len(dataset.classes)
         self.y = dataset.test_labels.to(self.device)
         self.test = self._sample(dataset.test_images, dataset.test_labels)
@@ -34,7 +35,8 @@ class Subject:
     def batched(self, function, *tensors):
         """`function` over batches of tensors `[s, ...]` that a device's memory holds, in one."""
         parts = zip(*(tensor.split(self.batch) for tensor in tensors), strict=True)
-        return torch.cat([function(*part) for part in parts])
+        with memory_for("sweep: batch:", self.batch):
+            return torch.cat([function(*part) for part in parts])
 
     def adversarial(self, eps, steps):
         """The test images attacked by the study's PGD."""

@@ -8,15 +8,17 @@ import time
 import torch
 import torch.nn.functional as F
 
-from lib import checks, gan, models, records
+from lib import checks, gan, records
 from lib.attacks import pgd
 from lib.measures import CENTRES, check
 from lib.profile import Profile, grid, jobs
+from lib.runtime import accelerated, device, forward
 from lib.study import (
     dataset,
-    device,
     generator_path,
     generators,
+    kept_generator_path,
+    network,
     record_folder,
     recorded,
     run_generator,
@@ -27,29 +29,30 @@ from lib.study import (
 def estimate(profile):
     """Seconds a point takes here, by stage, from timings of single steps on this device.
 
-    A few steps of training, attack and prediction on a small batch, scaled by how many images
-    the profile puts through each; the solve for influence is not in it. The checks, which one
-    seed has, are shared out among all.
+    A few steps of training, attack and prediction, in whole batches on a GPU and of 32 images on
+    a CPU, scaled by how many images the profile puts through each; the solve for influence is not
+    in it. The checks, which one seed has, are shared out among all.
     """
     images = dataset(profile)
-    model = models.build(profile.network, len(images.classes), images.train_images.shape[1])
-    model.to(device())
+    model = network(profile)
     n_train, n_test = len(images.train_images), len(images.test_images)
-    size = min(32, n_train, n_test)
-    x = images.train_images[:size].to(device()).float() / 255
-    y = images.train_labels[:size].to(device())
+    sizes = (profile.training["batch_size"], profile.sweep["batch"]) if accelerated() else (32, 32)
+    learnt, seen = (min(size, n_train) for size in sizes)
+    x = images.train_images[: max(learnt, seen)].to(device()).float() / 255
+    y = images.train_labels[: max(learnt, seen)].to(device())
 
     def step():
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(forward(model.train(), x[:learnt]), y[:learnt]).backward()
 
     def attack():
-        pgd(model, x, y, eps=0.5, steps=1)
+        pgd(model, x[:seen], y[:seen], eps=0.5, steps=1)
 
     def predict():
         with torch.no_grad():
-            model(x)
+            forward(model.eval(), x[:seen])
 
-    train, attacked, predicted = (_seconds(call) / size for call in (step, attack, predict))
+    train = _seconds(step) / learnt
+    attacked, predicted = (_seconds(call) / seen for call in (attack, predict))
     a, d, c = profile.attack, profile.distance, profile.checks
     s, i = profile.stress, profile.influence
     runs = {(eps, steps) for eps in a["eps"] for steps in a["steps"]}
@@ -66,12 +69,12 @@ def estimate(profile):
     }
 
 
-def _generator_seconds(profile, factor):
+def generator_seconds(profile, factor):
     """Seconds that the training of a factor's generator takes here; 0 if it is done.
 
     Of a step with few images, scaled: on a processor a whole batch may take a minute.
     """
-    if generator_path(profile, factor).exists():
+    if any(at(profile, factor).exists() for at in (generator_path, kept_generator_path)):
         return 0.0
     ((_, _, recipe),) = profile.factors(factor)
     usual = inspect.signature(gan.train_gan).parameters["batch_size"].default
@@ -103,16 +106,13 @@ def plan(profile, workers):
     points = grid(profile)
     missing = [point for point in points if not recorded(profile, point)]
     seconds = estimate(profile)
-    classes = len(dataset(profile).classes)
-    channels = dataset(profile).train_images.shape[1]
-    model = models.build(profile.network, classes, channels)
-    megabytes = len(points) * sum(p.numel() for p in model.parameters()) * 4 / 1e6
+    megabytes = len(points) * sum(p.numel() for p in network(profile).parameters()) * 4 / 1e6
     stages = ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items())
     print(f"profile {profile.name}: {len(points)} points in {len(jobs(profile))} jobs, "
           f"{len(missing)} of them to do")  # fmt: skip
     print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
           f"({stages}; the influence solve comes on top)")  # fmt: skip
-    trained = {name: _generator_seconds(profile, name) for name in generators(profile)}
+    trained = {name: generator_seconds(profile, name) for name in generators(profile)}
     for name, needed in trained.items():
         print(f"generator {name}: about {_duration(needed)}")
     hours = (sum(seconds.values()) * len(missing) / workers + sum(trained.values())) / 3600

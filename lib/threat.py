@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from lib import checks
+from lib import checks, runtime
 
 NORMS = ("l2", "linf")
 STARTS = ("zero", "ball", "sphere")
@@ -33,7 +33,7 @@ def frozen(model):
 
 def forward(model, x):
     """The network's outputs on `x`, which it is given in the precision of its own parameters."""
-    return model(x.to(next(model.parameters(), x).dtype))
+    return runtime.forward(model, x.to(next(model.parameters(), x).dtype))
 
 
 def logits_of(model, x, batch_size=1000):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from lib import checkpoint as checkpoints
-from lib import checks
+from lib import checks, runtime
 from lib.augmentation import Sample
 from lib.checkpoint import CheckpointError
 from lib.seeds import generator
@@ -64,6 +64,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "sgd": [learning_rate, momentum, weight_decay],
+        "precision": getattr(model, "precision", "fp32"),
     }
     state, history = {"model": model.state_dict(), "velocity": velocity}, []
     if checkpoint:
@@ -90,7 +91,7 @@ def train(
             sample = augmentation.draw(clean, draws)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * one_cycle((epoch * steps + step) / (epochs * steps))
-            logits = model(sample.x)
+            logits = runtime.forward(model, sample.x)
             loss = F.cross_entropy(logits.float(), sample.y)
             optimizer.zero_grad()
             loss.backward()

@@ -101,15 +101,22 @@ def test_no_augmentation_has_no_probability(refuses):
 def test_a_shipped_profile_is_what_its_file_says(name):
     profile, settings = Profile.load(name), settings_of(name)
     assert settings.pop("profile") == profile.name == name
+    extended = settings.pop("extends", None)
     for key, value in settings.items():
-        assert getattr(profile, key) == value
+        whole = getattr(profile, key)
+        assert whole == value if not extended else value.items() <= whole.items()
     assert profile.subset is None
     assert Profile.load(str(FOLDER / f"{name}.yaml")) == profile
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("digits", 105), ("cifar10", 3 + 5 * 10 * 3), ("cifar10-resnet50", 153)],
+    [
+        ("digits", 105),
+        ("cifar10", 3 + 5 * 10 * 3),
+        ("cifar10-resnet50", 153),
+        ("cifar10-resnet50-short", 153),
+    ],
 )
 def test_the_size_of_a_grid(name, size):
     assert len(grid(Profile.load(name))) == size
@@ -131,8 +138,55 @@ def test_a_grid_is_the_product_of_its_axes(name):
         (profile.dataset, profile.network)
     }
     assert len({str(point) for point in points}) == len(points)
-    at_zero = [point.p == 0 for point in points]
-    assert at_zero == sorted(at_zero, reverse=True)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_whatever_of_a_grid_is_made_first_is_a_study(name):
+    """All augmentations at p 0, .5 and 1 for one seed, then the other seeds, then the other p."""
+    axes, points = Profile.load(name).grid, grid(Profile.load(name))
+    a, p, s = (len(axes[axis]) for axis in ("augmentation", "p", "seed"))
+    for number, seed in enumerate(axes["seed"]):
+        part = points[number * (2 * a + 1) : (number + 1) * (2 * a + 1)]
+        assert [(one.p, one.seed) for one in part] == [
+            (0, seed), *[(0.5, seed)] * a, *[(1, seed)] * a
+        ]  # fmt: skip
+        assert {one.augmentation for one in part} == {"none", *axes["augmentation"]}
+    rest = points[s * (2 * a + 1) :]
+    for start in range(0, len(rest), a * s):  # a p is whole before the next one
+        part = rest[start : start + a * s]
+        assert len({one.p for one in part}) == 1
+        assert len(part) == a * s
+    # No end of the dial is left for later: half of the other p lie spread over it.
+    half = sorted({one.p for one in rest[: a * s * ((p - 3) // 2)]})
+    assert all(any(abs(one - q) < 0.3 for q in [0, 0.5, 1, *half]) for one in axes["p"])
+
+
+def test_a_profile_that_extends_another_has_its_settings_but_for_its_own(tmp_path, refuses):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: digits\nprofile: mine\ntraining: {epochs: 3}\ngrid: {p: [0, 1]}\n")
+    mine, base = Profile.load(path), Profile.load("digits")
+    assert mine.name == "mine"
+    assert mine.training == base.training | {"epochs": 3}
+    assert mine.grid == base.grid | {"p": [0, 1]}
+    for section in ("attack", "stress", "influence", "augmentations", "sweep"):
+        assert getattr(mine, section) == getattr(base, section)
+    # It may extend a file of one's own, and so on.
+    (tmp_path / "next.yaml").write_text(f"extends: {path}\nprofile: next\nnetwork: resnet9\n")
+    following = Profile.load(tmp_path / "next.yaml")
+    assert (following.training, following.network) == (mine.training, "resnet9")
+    for text, said in {
+        "extends: nothing\nprofile: x\n": "nothing",
+        "extends: digits\nprofile: x\ntraining: {epoch: 3}\n": "epoch",
+        "extends: digits\nprofile: x\ntraining: 3\n": "training",
+        "extends: mine\nprofile: x\n": "unknown profile",
+        "extends: 3\nprofile: x\n": "3",
+    }.items():
+        path.write_text(text)
+        refuses(lambda: Profile.load(path), said)
+    for one, other in (("a", "b"), ("b", "a")):
+        text = f"extends: {tmp_path / other}.yaml\nprofile: {one}\n"
+        (tmp_path / f"{one}.yaml").write_text(text)
+    refuses(lambda: Profile.load(tmp_path / "a.yaml"), "itself")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -144,10 +198,11 @@ def test_jobs_partition_the_grid(name):
     ]
     assert Counter(point for points in cut.values() for point in points) == Counter(grid(profile))
     for points in cut.values():
-        assert len({point.augmentation for point in points}) == 1
         assert 1 <= len(points) <= profile.sweep["points_per_job"]
-        # What the notebook is given: every one of some p with every one of some seeds.
-        assert len(points) == len({q.p for q in points}) * len({q.seed for q in points})
+        # What the notebook is given: lists of augmentations, p and seeds, each with each.
+        lists = [{getattr(q, axis) for q in points} for axis in ("augmentation", "p", "seed")]
+        assert len(points) == math.prod(map(len, lists))
+        assert len(lists[0]) == 1 or len(cut) == 2
     at_zero = [points[0].p == 0 for points in cut.values()]
     assert at_zero == sorted(at_zero, reverse=True)
 
@@ -163,16 +218,18 @@ def test_jobs_partition_the_grid(name):
 def test_jobs_of_any_grid(tmp_path_factory, p, augmentation, seed, size):
     settings = settings_of("digits")
     axes = {"p": [q / 10 for q in p], "augmentation": augmentation, "seed": seed}
-    settings |= {"grid": axes, "sweep": {"points_per_job": size, "remake": True}}
+    settings |= {"grid": axes, "sweep": settings["sweep"] | {"points_per_job": size}}
     path = tmp_path_factory.mktemp("profile") / "any.yaml"
     path.write_text(yaml.safe_dump(settings))
     profile = Profile.load(path)
     points = grid(profile)
     positive = [q for q in p if q]
     assert len(points) == len(seed) * ((0 in p) + len(augmentation) * len(positive))
-    assert [point.p == 0 for point in points] == sorted(point.p == 0 for point in points)[::-1]
     cut = jobs(profile)
     assert Counter(point for part in cut.values() for point in part) == Counter(points)
+    if size >= len(points):  # all at once, but for p = 0
+        assert len(cut) == (0 in p) + bool(positive)
+        return
     # All p of as many seeds as the size allows or, where it is smaller, as many p of one seed.
     dial = len(positive) or 1
     together = max(1, size // dial)
@@ -186,7 +243,7 @@ def test_jobs_of_any_grid(tmp_path_factory, p, augmentation, seed, size):
 def test_the_same_p_twice_is_one_point(altered):
     axes = {"grid.seed": [4], "grid.augmentation": ["classic", "mixup"]}
     path = altered(**axes, **{"grid.p": [0, 0.0, 0.3, 0.1 + 0.2, 1, 1.0]})
-    assert [point.p for point in grid(Profile.load(path))] == [0, 0.3, 0.3, 1, 1]
+    assert sorted(point.p for point in grid(Profile.load(path))) == [0, 0.3, 0.3, 1, 1]
 
 
 # Versions
@@ -201,6 +258,9 @@ def test_the_same_p_twice_is_one_point(altered):
         ({"stress.neighbours": 33}, True),
         ({"influence.test_points": 100}, True),
         ({"network": "resnet9"}, True),
+        ({"training.precision": "bf16"}, True),
+        ({"sweep.batch": 100}, False),
+        ({"sweep.compile": True}, False),
         ({"dataset": "mnist"}, True),
         ({"subset": [100, 50]}, True),
         ({"augmentations.mixup": ["Mixup", {"alpha": 2.0}]}, True),
