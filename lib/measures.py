@@ -128,7 +128,7 @@ def stress(subject):
     def shares(x, eps):
         return prediction_change_stress(
             subject.model, x, eps=eps, neighbours=settings["neighbours"],
-            generator=subject.generator("stress"),
+            generator=subject.generator("stress"), batch_size=subject.batch,
         )  # fmt: skip
 
     found = []

@@ -14,10 +14,12 @@ class Network(nn.Module):
     """`features`: images `[s, c, h, w]` -> `[s, d]`; `head`: linear, -> logits `[s, k]`.
 
     `precision`: of the body, "fp32" or "bf16"; weights and the last layer stay in fp32, for
-    logits that are rounded to bf16 tie.
+    logits that are rounded to bf16 tie. `compiled`: the sizes of batches that `lib.runtime` runs
+    compiled, by the mode `training`.
     """
 
     precision = "fp32"
+    compiled = {}
 
     def __init__(self, body, head):
         super().__init__()

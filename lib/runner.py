@@ -6,7 +6,15 @@ import time
 from lib import checks, records
 from lib.profile import grid
 from lib.provenance import describe
-from lib.study import device, record_path, recorded, run, subject
+from lib.runtime import device
+from lib.study import (
+    generator_recorded,
+    record_path,
+    recorded,
+    run,
+    run_generator,
+    subject,
+)
 from lib.sweep import estimate, generator_seconds
 
 __all__ = ["points_of", "run_points"]
@@ -57,6 +65,7 @@ def run_points(profile, points, *, hours=None, progress=True):
         seconds = time.monotonic() - began
         slowest = max(slowest, seconds)
         print(f"{point}: {seconds:.1f} s, {record_path(profile, point).name}", flush=True)
+    _judge_generators(profile, points, progress)
     if left:
         needed, point = min(left, key=lambda pair: pair[0])
         said = f"hours={hours:g} are {3600 * hours:.0f} s; {point} takes about {needed:.0f} s"
@@ -64,6 +73,15 @@ def run_points(profile, points, *, hours=None, progress=True):
             raise ValueError(f"{said}: nothing is begun")
         print(f"{len(left)} points are left, of {said}", flush=True)
     return [point for _, point in left]
+
+
+def _judge_generators(profile, points, progress):
+    """Record the quality of each generator whose point, p = 1 of the first seed, is recorded."""
+    seed = profile.grid["seed"][0]
+    for factor in sorted({f for point in points for f in profile.generators(point.augmentation)}):
+        learnt = recorded(profile, profile.point(factor, 1, seed))
+        if learnt and not generator_recorded(profile, factor):
+            run_generator(profile, factor, progress=progress)
 
 
 def _expected(profile):

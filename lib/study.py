@@ -267,9 +267,9 @@ def run(profile, point, *, control=None, progress=True):
     """
     check(profile)
     clock = [time.perf_counter()]
-    network(profile)
+    compiled = network(profile).compiled
     clock.append(time.perf_counter())
-    rows = [row("cost", "seconds", clock[1] - clock[0], 1, stage="prepare")]
+    rows = [row("cost", "seconds", clock[1] - clock[0], 1, stage="compile")] if compiled else []
     if point.p > 0 and control is None:
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.

@@ -1,0 +1,242 @@
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_runtime import graphs
+from test_study import cifar, house, same, small_profile  # noqa: F401
+
+from lib import records, runner, runtime, study, sweep
+from lib.profile import Profile, grid
+from lib.runner import points_of, run_points
+
+NAMES = st.lists(st.sampled_from(["classic", "mixup", "classic+mixup"]), min_size=1, unique=True)
+
+
+def done(profile):
+    return [point for point in grid(profile) if study.recorded(profile, point)]
+
+
+# Which points
+
+
+@given(
+    augmentation=st.none() | NAMES,
+    p=st.none() | st.lists(st.sampled_from([0, 0.25, 0.4, 1]), min_size=1, unique=True),
+    seed=st.none() | st.lists(st.sampled_from([0, 3, 99]), min_size=1, unique=True),
+)
+def test_points_are_all_that_the_lists_name_those_of_the_grid_first(augmentation, p, seed):
+    profile = Profile.load("digits")
+    axes = profile.grid
+    found = points_of(profile, augmentation, p, seed)
+    wanted = {
+        profile.point(a, q, s)
+        for a in augmentation or axes["augmentation"]
+        for q in (axes["p"] if p is None else p)
+        for s in (axes["seed"] if seed is None else seed)
+    }
+    assert len(found) == len(wanted)
+    assert set(found) == wanted
+    on_grid = [point for point in grid(profile) if point in wanted]
+    assert found[: len(on_grid)] == on_grid
+
+
+def test_a_point_may_be_named_by_single_values():
+    profile = Profile.load("digits")
+    assert points_of(profile, "classic", 0.5, 0) == [profile.point("classic", 0.5, 0)]
+    assert points_of(profile) == grid(profile)
+
+
+# Many points
+
+
+def test_each_point_is_recorded_as_soon_as_it_is_done(house, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """A process that dies in the middle loses the point it is at, and no other."""
+    profile = small_profile(tmp_path)
+    points, performance = grid(profile)[:4], study.performance
+
+    def gone(subject):
+        if subject.point == points[2]:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return performance(subject)
+
+    house("one")
+    monkeypatch.setattr(study, "performance", gone)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        run_points(profile, points, progress=False)
+    assert done(profile) == points[:2]
+    monkeypatch.setattr(study, "performance", performance)
+    capsys.readouterr()
+    assert run_points(profile, points, progress=False) == []
+    said = capsys.readouterr().out
+    assert "4 points, 2 of them recorded already" in said
+    assert [str(point) in said for point in points] == [False, False, True, True]
+    made = [records.read_file(study.record_path(profile, point)) for point in points]
+    house("other")
+    for point, frame in zip(points, made, strict=True):  # alone, each gives the same
+        same(records.read_file(study.run(profile, point, progress=False)), frame)
+
+
+def test_generators_are_judged_once_their_points_are_there(house, tmp_path):  # noqa: F811
+    profile = small_profile(tmp_path, **{
+        "grid.augmentation": ["gan-ns"], "grid.p": [0, 1], "grid.seed": [0],
+        "sweep.remake": False,
+    })  # fmt: skip
+    first, second = grid(profile)
+    run_points(profile, [first], progress=False)
+    assert not study.generator_recorded(profile, "gan-ns")
+    run_points(profile, [first, second], progress=False)
+    assert study.generator_recorded(profile, "gan-ns")
+    # What is kept outlives the runs: in a fresh checkout no generator is trained.
+    kept = study.kept_generator_path(profile, "gan-ns")
+    assert kept.exists()
+    before = study.generator(profile, "gan-ns", progress=False)
+    study.generator_path(profile, "gan-ns").unlink()
+    assert sweep.generator_seconds(profile, "gan-ns") == 0
+    after = study.generator(profile, "gan-ns", progress=False)
+    assert after.digest() == before.digest()
+    assert after.history == before.history
+
+
+# A budget of time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock(seconds)`: time goes by in points alone, `seconds[point]` each; what is made."""
+
+    def start(seconds, expected, generators=None):
+        now, made = [0.0], []
+
+        def run(profile, point, **_):
+            now[0] += seconds[point]
+            made.append(point)
+
+        monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(runner, "run", run)
+        monkeypatch.setattr(runner, "subject", lambda *_, **__: None)
+        monkeypatch.setattr(runner, "recorded", lambda profile, point: point in made)
+        monkeypatch.setattr(runner, "generator_recorded", lambda profile, factor: True)
+        monkeypatch.setattr(runner, "_expected", lambda profile: expected)
+        times = generators or {}
+        monkeypatch.setattr(runner, "generator_seconds", lambda _, factor: times.get(factor, 0))
+        return made, now
+
+    return start
+
+
+@pytest.mark.parametrize("budget", [60, 119, 120, 200, 365, 1e6])
+@pytest.mark.parametrize("slow", [1, 3])
+def test_a_budget_is_kept_where_no_point_is_slower_than_those_before(clock, budget, slow):
+    profile = Profile.load("digits")
+    points = grid(profile)[:9]
+    seconds = dict.fromkeys(points, 60.0 * slow)
+    made, now = clock(seconds, expected=60.0 * slow)
+    if budget < 60 * slow:
+        with pytest.raises(ValueError, match="nothing is begun") as caught:
+            run_points(profile, points, hours=budget / 3600)
+        assert f"{60 * slow} s" in str(caught.value)
+        assert made == []
+        return
+    left = run_points(profile, points, hours=budget / 3600)
+    fits = min(len(points), int(budget // (60 * slow)))
+    assert made == points[:fits]
+    assert left == points[fits:]
+    assert now[0] <= budget
+    assert run_points(profile, points) == []  # without a budget, the rest
+    assert made == points
+
+
+def test_a_slow_point_is_a_warning_for_the_next(clock):
+    profile = Profile.load("digits")
+    points = grid(profile)[:4]
+    made, now = clock(dict.fromkeys(points, 50.0), expected=10.0)
+    assert run_points(profile, points, hours=120 / 3600) == points[2:]
+    assert now[0] == 100
+
+
+def test_points_whose_generator_would_take_too_long_make_way(clock, capsys):
+    profile = Profile.load("digits")
+    points = grid(profile)[:6]
+    made, _ = clock(dict.fromkeys(points, 1.0), expected=1.0, generators={"gan-ns": 600})
+    left = run_points(profile, points, hours=100 / 3600)
+    assert {point.augmentation for point in left} == {"gan-ns"}
+    assert made == [point for point in points if point.augmentation != "gan-ns"]
+    assert f"{len(left)} points are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hours", [0, -1, float("nan"), "1"])
+def test_a_budget_must_be_a_number_above_zero(refuses, hours):
+    refuses(lambda: run_points(Profile.load("digits"), [], hours=hours), "hours", hours)
+
+
+def test_the_first_point_is_expected_to_take_what_recorded_ones_took(house, tmp_path, monkeypatch):  # noqa: F811
+    profile = small_profile(tmp_path)
+    monkeypatch.setattr(runner, "estimate", lambda profile: {"train": 7.0, "stress": 4.0})
+    assert runner._expected(profile) == 11
+    points = grid(profile)[:3]
+    run_points(profile, points, progress=False)
+    sweep.collect(profile)
+    cost = records.read(profile.name, "cost")
+    totals = sorted(cost.groupby(["augmentation", "p", "seed"]).value.sum())
+    assert runner._expected(profile) == totals[1]
+    # Another device says nothing of this one.
+    monkeypatch.setattr(runner, "describe", lambda device: {"device": "another"})
+    assert runner._expected(profile) == 11
+
+
+# As on a GPU: bf16 and compiled
+
+
+def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, monkeypatch):  # noqa: F811
+    changes = {
+        "network": "small_cnn", "subset": [300, 100], "training.epochs": 10,
+        "training.batch_size": 30, "training.learning_rate": 0.03, "sweep.batch": 50,
+        "grid.augmentation": ["classic", "mixup"], "influence.method": "exact",
+    }  # fmt: skip
+    profile = small_profile(tmp_path, "cifar10", **changes)
+    assert (profile.training["precision"], profile.sweep["compile"]) == ("bf16", True)
+    points = [profile.point(name, p, 0) for name, p in (("none", 0), ("classic", 1), ("mixup", 1))]
+
+    def study_in(name):
+        house(name)
+        run_points(profile, points, progress=False)
+        return [records.read_file(study.record_path(profile, point)) for point in points]
+
+    plain = study_in("plain")
+    assert not plain[0].device.str.contains("bf16|compiled").any()
+    monkeypatch.setattr(runtime, "accelerated", lambda: True)
+    fast = study_in("fast")
+    assert all(frame.device.str.endswith(", bf16, compiled").all() for frame in fast)
+    seconds = [frame[frame.stage == "compile"].value.item() for frame in fast]
+    assert max(seconds[1:]) < 2
+    compiled = graphs()
+    again = study_in("again")
+    assert graphs() == compiled
+    key = ["table", "measure", "attack", "steps", "eps", "centre", "group", "test", "method"]
+    for one, two, three in zip(plain, fast, again, strict=True):
+        # A hundred images: the same up to a few; twice the fast path, the same.
+        for measure in ("clean error", "risk under attack"):
+            rows = [frame[frame.measure == measure].set_index(key[1:5]).value
+                    for frame in (one, two, three)]  # fmt: skip
+            assert (rows[0] - rows[1]).abs().max() <= 0.08
+            pd.testing.assert_series_equal(rows[1], rows[2], atol=0.003, rtol=0)
+
+
+def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, monkeypatch):  # noqa: F811
+    import torch
+
+    profile = small_profile(tmp_path)
+    point = profile.point("none", 0, 0)
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study.training, "train", full)
+        with pytest.raises(MemoryError, match="training: batch_size: 64"):
+            run_points(profile, [point], progress=False)
+    own = study.subject(profile, point, progress=False)
+    monkeypatch.setattr("lib.subject.attacks.pgd", full)
+    with pytest.raises(MemoryError, match="sweep: batch: 250"):
+        own.adversarial(0.5, 1)
+    assert done(profile) == []
