@@ -219,10 +219,10 @@ class Game:
 
 def _adam(module):
     """Adam(0, 0.9) whose moments are there from the start, so that a checkpoint can fill them."""
-    optimizer = torch.optim.Adam(module.parameters(), betas=(0.0, 0.9))
+    optimizer = torch.optim.Adam(module.parameters(), betas=(0.0, 0.9), fused=True)
     for value in module.parameters():
         optimizer.state[value] = {
-            "step": torch.tensor(0.0),
+            "step": torch.zeros((), device=value.device),
             "exp_avg": torch.zeros_like(value),
             "exp_avg_sq": torch.zeros_like(value),
         }

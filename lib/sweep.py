@@ -72,22 +72,23 @@ def estimate(profile):
 def generator_seconds(profile, factor):
     """Seconds that the training of a factor's generator takes here; 0 if it is done.
 
-    Of a step with few images, scaled: on a processor a whole batch may take a minute.
+    Of a few steps beyond the first, which pays for the start; on a processor, where a whole batch
+    may take a minute, with few images.
     """
     if any(at(profile, factor).exists() for at in (generator_path, kept_generator_path)):
         return 0.0
     ((_, _, recipe),) = profile.factors(factor)
     usual = inspect.signature(gan.train_gan).parameters["batch_size"].default
     size = recipe.get("batch_size", usual)
-    few = size if device().type == "cuda" else min(size, 4)
-    one = recipe | {"steps": 1, "rounds": 1, "batch_size": few}
-    images = dataset(profile)
-    return (
-        recipe["steps"]
-        * size
-        / few
-        * _seconds(lambda: gan.train_gan(dataset=images, device=device(), progress=False, **one))
-    )
+    few, more = (size, 20) if device().type == "cuda" else (min(size, 4), 2)
+    images, rest = dataset(profile), recipe | {"rounds": 1, "batch_size": few}
+
+    def seconds(steps):
+        return _seconds(lambda: gan.train_gan(
+            dataset=images, device=device(), progress=False, **rest | {"steps": steps}
+        ))  # fmt: skip
+
+    return recipe["steps"] * size / few * max(seconds(1 + more) - seconds(1), 1e-6) / more
 
 
 def _seconds(call):
