@@ -45,7 +45,8 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.readme
 
-bench: $(READY) $(PEERS)/.ready  ## what a point costs, by stage; attacks against peers
+bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; attacks against peers
+	python benchmarks/epoch.py $(PROFILE)
 	python benchmarks/point.py $(PROFILE)
 	PYTHONPATH=. $(PEERS)/bin/python benchmarks/attacks.py
 

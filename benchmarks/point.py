@@ -1,18 +1,24 @@
-"""Seconds a point of a profile takes, by stage, and how threads and workers share the processor.
+"""Seconds a point of a profile takes, by stage, and what the whole grid would take.
 
     python benchmarks/point.py [PROFILE]
 
-Trains and measures a few points in fresh processes: one after another with all threads, then two
-at once with one thread each. Both do the same work in the same run, so their ratio stands where
-seconds do not. Writes nothing into `runs/` or `results/`.
+Trains and measures a few points in fresh processes. On a GPU, two in one process, of which the
+first compiles. On a CPU, how threads and workers share it: one worker with all threads, then as
+many as there are cores with one thread each; both do the same work in the same run, so their
+ratio stands where seconds do not. Writes nothing into `runs/` or `results/`.
 """
 
+import ast
 import os
-import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from lib import runtime
+from lib.profile import Profile, grid
+from lib.provenance import device_name
 
 WORK = """
 import sys
@@ -25,7 +31,7 @@ for seed in map(int, sys.argv[3:]):
     path = study.run(profile, profile.point(name, 0.5, seed), progress=False)
     frame = records.read_file(path)
     cost = frame[frame.table == "cost"]
-    print(dict(zip(cost.stage, cost.value.round(2))), flush=True)
+    print(dict(zip(cost.stage, cost.value.round(2).tolist())), flush=True)
 """
 
 
@@ -48,16 +54,24 @@ def timed(profile, workers, threads, points):
 
 
 def main():
-    profile, points = (sys.argv[1:] or ["digits"])[0], 4
-    cores = os.cpu_count()
-    wide, _ = timed(profile, 1, cores, points)
-    narrow, stages = timed(profile, cores, 1, points)
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, profile {profile}, "
-          f"{points} points with the p = 0 model of each seed")  # fmt: skip
-    print(f"1 worker, {cores} threads: {wide:.1f} s")
-    print(f"{cores} workers, 1 thread: {narrow:.1f} s ({wide / narrow:.2f} times as fast)")
-    print("stages with one thread (p = 0 models not counted):")
+    profile = (sys.argv[1:] or ["digits"])[0]
+    cores, gpu = os.cpu_count(), runtime.device().type == "cuda"
+    points, workers = (2, 1) if gpu else (4, cores)
+    print(f"{device_name(runtime.device())}, {cores} cores, profile {profile}, {points} points "
+          "with the p = 0 model of each seed")  # fmt: skip
+    if not gpu:
+        wide, _ = timed(profile, 1, cores, points)
+        print(f"1 worker, {cores} threads: {wide:.1f} s")
+    seconds, stages = timed(profile, workers, 1 if workers > 1 else cores, points)
+    ratio = "" if gpu else f" ({wide / seconds:.2f} times as fast)"
+    print(f"{workers} workers, {cores // workers} threads each: {seconds:.1f} s{ratio}")
+    print("stages (p = 0 models not counted):")
     print(stages, end="")
+    each = [sum(ast.literal_eval(line).values()) for line in stages.splitlines()]
+    number = len(grid(Profile.load(profile)))
+    whole = number * statistics.median_low(each) / workers / 3600
+    print(f"the grid's {number} points at {statistics.median_low(each):.1f} s: {whole:.2g} hours, "
+          "the generators' training not counted")  # fmt: skip
 
 
 if __name__ == "__main__":
