@@ -46,14 +46,18 @@ def how(model):
 
 
 def forward(model, x):
-    """`model(x)`, compiled where `x` is a batch of the size the model is compiled for in its mode.
+    """`model(x)`, compiled where `x` is a batch of the size that the model is compiled for.
 
-    Any other size runs eagerly, so that no odd batch makes torch compile again.
+    In eval mode, where examples do not know each other, one of at least half that size is filled
+    up. All others run eagerly, so that no odd batch makes torch compile again.
     """
-    if len(x) != getattr(model, "compiled", {}).get(model.training):
+    n, size = len(x), getattr(model, "compiled", {}).get(model.training, 0)
+    if not (n == size or (not model.training and n < size <= 2 * n)):
         return model(x)
+    if n < size:
+        x = torch.cat([x, x.new_zeros(size - n, *x.shape[1:])])
     # One layout in memory, whatever the augmentation left: another one is compiled anew.
-    return _compiled()(model, x.contiguous(memory_format=torch.channels_last))
+    return _compiled()(model, x.contiguous(memory_format=torch.channels_last))[:n]
 
 
 @cache
@@ -100,6 +104,11 @@ def _check(model, x, compiled):
             f"compiled logits are {off:.2g} off the exact ones, eager ones {allowed:.2g} at most: "
             "set compile: false in the profile's sweep"
         )
+
+
+def memory():
+    """Bytes that linear algebra may take: half of what a GPU has free, 2 GiB on a CPU."""
+    return torch.cuda.mem_get_info()[0] // 2 if device().type == "cuda" else 2 * 2**30
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from lib.profile import Point, Profile, grid, jobs
 from lib.provenance import ROOT, code_version, describe
 from lib.quality import Judge
 from lib.runtime import device
-from lib.subject import Subject
+from lib.subject import Subject, check_memory
 
 __all__ = ["Point", "Profile", "Subject", "augmentation", "dataset", "generator", "generators",
            "grid", "influence", "jobs", "performance", "record_path", "recorded", "run",
@@ -267,7 +267,7 @@ def run(profile, point, *, control=None, progress=True):
     """
     check(profile)
     clock = [time.perf_counter()]
-    compiled = network(profile).compiled
+    compiled = check_memory(profile, network(profile)).compiled
     clock.append(time.perf_counter())
     rows = [row("cost", "seconds", clock[1] - clock[0], 1, stage="compile")] if compiled else []
     if point.p > 0 and control is None:

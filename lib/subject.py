@@ -8,7 +8,7 @@ import torch
 from lib import attacks, training
 from lib.augmentation import Sample, drawn_in_batches
 from lib.influence import s_test
-from lib.runtime import memory_for
+from lib.runtime import memory, memory_for
 from lib.seeds import generator
 
 
@@ -71,7 +71,9 @@ class Subject:
         if method not in self._solved:
             train, tests = self.features(self.drawn), self.features(self.influence_tests)
             report = {}
-            found = s_test(self.head, train, tests, method=method, l2=self.l2, report=report)
+            found = s_test(
+                self.head, train, tests, method=method, l2=self.l2, report=report, memory=memory()
+            )
             self._solved[method] = found, report
         return self._solved[method]
 
@@ -83,6 +85,20 @@ class Subject:
         twins = self.adversarial(settings["eps"], settings["steps"])[chosen]
         clean, labels = self.test.x[chosen], self.test.y[chosen]
         return join(Sample(clean, labels), Sample(twins, labels))
+
+
+def check_memory(profile, model):
+    """The model, if the Hessian of its last layer fits where the profile wants an exact solve.
+
+    Else a ValueError, before hours of training.
+    """
+    d = sum(parameter.numel() for parameter in model.head.parameters())
+    if profile.influence["method"] == "exact" and 3 * 8 * d**2 > memory():
+        raise ValueError(
+            f"influence: method: exact takes {24 * d**2 / 2**30:.1f} GiB for the {d} parameters of "
+            f"the last layer, more than {memory() / 2**30:.1f}: choose cg"
+        )
+    return model
 
 
 def stratified(y, number):

@@ -240,3 +240,11 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
         own.adversarial(0.5, 1)
     assert done(profile) == []
+
+
+def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_path, refuses):  # noqa: F811
+    """The exact Hessian of ResNet-50's last layer takes more than a processor is given for it."""
+    profile = small_profile(tmp_path, **{"network": "resnet50", "influence.method": "exact"})
+    point = profile.point("none", 0, 0)
+    refuses(lambda: run_points(profile, [point]), "influence: method", "20490", "cg")
+    assert not study.checkpoint_path(profile, point).exists()

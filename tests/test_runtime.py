@@ -135,14 +135,26 @@ def test_the_second_network_compiles_nothing(compiled, colours):
     assert graphs() == before
 
 
-def test_only_whole_batches_of_the_mode_run_compiled(compiled, monkeypatch):
-    called = []
-    monkeypatch.setattr(runtime, "_compiled", lambda: lambda model, x: called.append(len(x)) or x)
-    model = network(compiled)
-    for n in (1, 20, 24, 25):
-        for mode in (True, False):
-            forward(model.train(mode), images(n))
-    assert called == [20, 24]
+def test_other_batches_run_eagerly_or_filled_up(compiled, monkeypatch):
+    called, run = [], runtime._compiled()
+
+    def spy(model, x):
+        called.append((model.training, len(x)))
+        return run(model, x)
+
+    monkeypatch.setattr(runtime, "_compiled", lambda: spy)
+    model, before = network(compiled).requires_grad_(False), graphs()
+    for mode in (True, False):
+        for n in (1, 9, 10, 19, 20, 23, 24, 25):
+            x = images(n, seed=n).requires_grad_()
+            got, want = forward(model.train(mode), x), model(x)
+            assert got.shape == want.shape
+            slopes = [torch.autograd.grad(out.square().sum(), x)[0] for out in (got, want)]
+            tolerance = 1e-5 if compiled == "fp32" else 0.02
+            for one, other in ((got, want), slopes):
+                assert (one - other).abs().max() <= tolerance * other.abs().max()
+    assert called == [(True, 24), (False, 20), (False, 20), (False, 20)]  # of 10, 19 and 20
+    assert graphs() <= before + 1  # a slope of inputs in train mode is what nobody else asks for
     called.clear()
     forward(build("small_cnn", 3, 3), images(20))
     forward(torch.nn.Flatten(), images(20))
