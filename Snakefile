@@ -20,6 +20,7 @@ CHAPTERS = {  # and the tables that each reads
     "04_stress": ["stress", "performance", "distances"],
     "05_influence": ["influence", "distribution"],
     "06_findings": ["performance", "distances", "checks", "stress", "influence"],
+    "07_recorded": ["cost"],
 }
 TABLES = ["performance", "distances", "checks", "stress", "influence", "distribution", "cost"]
 

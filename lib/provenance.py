@@ -56,6 +56,8 @@ def _code(node):
     fields = dict(ast.iter_fields(node))
     if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends a nested format with an empty text
+        fields["values"] = [part for part in node.values if getattr(part, "value", 0) != ""]
     return [
         type(node).__name__,
         *((name, _code(value)) for name, value in fields.items() if value not in (None, [])),
