@@ -94,6 +94,9 @@ def tables(wildcards):
     names = {f"{RESULTS}/digits/{table}.parquet" for table in CHAPTERS[wildcards.chapter]}
     for table in CHAPTERS[wildcards.chapter]:
         names |= {str(path) for path in Path(RESULTS).glob(f"*/{table}.parquet")}
+    if names:  # what decides which rows are read, and what a study is called
+        names |= {str(path) for path in Path(RESULTS).glob("versions.yaml")}
+        names |= {str(path) for path in Path("notebooks/profiles").glob("*.yaml")}
     return sorted(names)
 
 
