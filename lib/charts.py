@@ -23,11 +23,12 @@ __all__ = ["Figure", "against", "against_p", "colours", "coverage", "distributio
            "histogram", "intervals", "over_seeds", "pictures", "scatter", "table"]  # fmt: skip
 
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
-PALETTE = {"none": "#767676", "classic": "#0072B2", "mixup": "#D55E00",
+GREY = "#767676"
+PALETTE = {"none": GREY, "classic": "#0072B2", "mixup": "#D55E00",
            "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
 MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
-GROUPS = {"real": "#767676", "augmented": "#8A63D2"}
-VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": "#767676"}
+GROUPS = {"real": GREY, "augmented": "#8A63D2"}
+VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": GREY}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
@@ -301,7 +302,7 @@ def coverage(table, *, description):
     )
     side = 300  # square pixels of a whole one
     frames = base.mark_point(
-        shape="square", size=side, strokeWidth=1, color=INK, fill="transparent"
+        shape="square", size=side, strokeWidth=1, color=GREY, fill="transparent"
     )
     filled = base.mark_point(shape="square", filled=True, opacity=1, strokeWidth=0).encode(
         alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, side]), legend=None),

@@ -94,18 +94,18 @@ def shelf():
 
 
 def overview(studies):
-    """What each study is, how many points its grid has, and how many of them are recorded."""
+    """What each study is, how many points of its grid are recorded and how many it has."""
     rows = []
     for one in studies:
         profile, planned = one.profile, len(grid(one.profile))
         rows.append(
             {
-                "profile": profile.name,
                 "study": one.label,
-                "batch": profile.training["batch_size"],
-                "seeds": len(profile.grid["seed"]),
-                "points": planned,
                 "recorded": planned - len(missing(profile, one["cost"])),
+                "points": planned,
+                "seeds": len(profile.grid["seed"]),
+                "batch": profile.training["batch_size"],
+                "profile": profile.name,
             }
         )
     return pd.DataFrame(rows)

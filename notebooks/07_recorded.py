@@ -41,7 +41,7 @@ from lib.profile import Profile
 studies = recorded.shelf()
 charts.table(
     recorded.overview(studies),
-    caption="The profiles: points are networks, those of the grid and how many of them are recorded here",
+    caption="The studies: how many networks are recorded in this copy, of how many points",
 )
 
 # %% [markdown]
