@@ -120,7 +120,7 @@ def standing(study):
         gpu = "" if profile.sweep["remake"] else "A GPU is needed"
         needs = ", and ".join(filter(None, [gpu, data]))
         return (
-            f"Nothing is recorded in this copy. {needs + '.' if needs else ''} "
+            f"No point of it is recorded in this copy. {needs + '.' if needs else ''} "
             f"`make plan PROFILE={name}` says how long its {lacking} points take on your machine, "
             f"`make sweep PROFILE={name}` records them, and goes on where it was interrupted."
         )
@@ -154,11 +154,11 @@ def completeness(profile, table):
     """How much of the grid a table has, in words: "all 105 points of its grid, 5 seeds"."""
     there, planned = _there(profile, table), grid(profile)
     seeds, many = len({point.seed for point in there}), len(profile.grid["seed"])
-    if len(there) == len(planned):
-        return f"all {len(there)} points of its grid, {_seeds(many)}"
     share = f"{100 * len(there) / len(planned):.0f} %"
     words = f"{len(there)} of the {len(planned)} points of its grid ({share})"
     words += f", at {seeds} of {_seeds(many)}"
+    if len(there) == len(planned):
+        words = f"all {len(there)} points of its grid, {_seeds(many)}"
     single = coverage(profile, table).recorded == 1
     if seeds == 1:
         words += ". One seed gives no interval: no band is drawn and no claim is decided"

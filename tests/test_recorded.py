@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -89,6 +90,12 @@ def test_the_first_points_of_a_study_have_no_interval():
     assert not set(left) & set(first)
 
 
+def test_a_whole_grid_of_one_seed_has_no_interval_either():
+    one = replace(DIGITS, grid=DIGITS.grid | {"seed": [3]})
+    said = completeness(one, rows(one, grid(one)))
+    assert said.startswith("all 21 points of its grid, 1 seed. One seed gives no interval")
+
+
 @pytest.mark.parametrize(("more", "single"), [([], False), ([0.25, 0.1], True)])
 def test_cells_with_a_single_seed_are_said(more, single):
     points = some(CIFAR, [0, 1], [0, 0.5]) + some(CIFAR, [0], more)
@@ -156,7 +163,12 @@ def test_what_is_not_recorded_is_said_with_what_it_takes():
     assert {one.profile.name for one in found} == {path.stem for path in FOLDER.glob("*.yaml")}
     for one in found[:-1]:
         said = standing(one)
-        for part in ("Nothing is recorded", f"make sweep PROFILE={one.profile.name}", "GPU", "153"):
+        for part in (
+            "No point of it is recorded",
+            f"make sweep PROFILE={one.profile.name}",
+            "GPU",
+            "153",
+        ):
             assert part in said
     assert "GPU" not in standing(found[-1])
     table = overview(found).set_index("profile")
