@@ -20,6 +20,7 @@ CHAPTERS = {  # and the tables that each reads
     "04_stress": ["stress", "performance", "distances"],
     "05_influence": ["influence", "distribution"],
     "06_findings": ["performance", "distances", "checks", "stress", "influence"],
+    "07_recorded": ["cost"],
 }
 TABLES = ["performance", "distances", "checks", "stress", "influence", "distribution", "cost"]
 
@@ -93,6 +94,9 @@ def tables(wildcards):
     names = {f"{RESULTS}/digits/{table}.parquet" for table in CHAPTERS[wildcards.chapter]}
     for table in CHAPTERS[wildcards.chapter]:
         names |= {str(path) for path in Path(RESULTS).glob(f"*/{table}.parquet")}
+    if names:  # what decides which rows are read, and what a study is called
+        names |= {str(path) for path in Path(RESULTS).glob("versions.yaml")}
+        names |= {str(path) for path in Path("notebooks/profiles").glob("*.yaml")}
     return sorted(names)
 
 

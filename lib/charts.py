@@ -17,17 +17,18 @@ import pandas as pd
 import vl_convert
 from scipy import stats
 
-from lib.show import in_base64, pictures, sentence, table
+from lib.show import finite, in_base64, pictures, sentence, table
 
-__all__ = ["Figure", "against", "against_p", "colours", "distribution", "histogram", "intervals",
-           "over_seeds", "pictures", "scatter", "table"]  # fmt: skip
+__all__ = ["Figure", "against", "against_p", "colours", "coverage", "distribution", "finite",
+           "histogram", "intervals", "over_seeds", "pictures", "scatter", "table"]  # fmt: skip
 
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
-PALETTE = {"none": "#767676", "classic": "#0072B2", "mixup": "#D55E00",
+GREY = "#767676"
+PALETTE = {"none": GREY, "classic": "#0072B2", "mixup": "#D55E00",
            "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
 MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
-GROUPS = {"real": "#767676", "augmented": "#8A63D2"}
-VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": "#767676"}
+GROUPS = {"real": GREY, "augmented": "#8A63D2"}
+VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": GREY}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
@@ -283,6 +284,32 @@ def intervals(table, *, description, x="effect", format=".3f", rule=0):
     )
     step = 14 + 14 * (1 + max(line.count("\n") for line in data.line))
     return Figure(chart.properties(width=WIDTH, height=step * len(data)), description)
+
+
+def coverage(table, *, description):
+    """How much of a grid is there: a square for each augmentation and p, filled by its share.
+
+    Columns: augmentation, p, recorded and planned, both numbers of seeds.
+    """
+    data = table[["augmentation", "p", "recorded", "planned"]].assign(
+        share=table.recorded / table.planned
+    )
+    places = alt.Axis(format=".6~g", labelAngle=0, labelOverlap=True)
+    base = alt.Chart(data).encode(
+        alt.X("p:O", title=AXIS_P, axis=places),
+        alt.Y("augmentation:N", title=None, sort=None),
+        tooltip=["augmentation:N", "p:O", "recorded:Q", "planned:Q"],
+    )
+    side = 300  # square pixels of a whole one
+    frames = base.mark_point(
+        shape="square", size=side, strokeWidth=1, color=GREY, fill="transparent"
+    )
+    filled = base.mark_point(shape="square", filled=True, opacity=1, strokeWidth=0).encode(
+        alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, side]), legend=None),
+        color=alt.value(PALETTE["classic"]),
+    )
+    height = 32 * data.augmentation.nunique()
+    return Figure(alt.layer(filled, frames).properties(width=WIDTH, height=height), description)
 
 
 def _shared_start(table):

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def imports(path):
@@ -32,12 +33,35 @@ def imports(path):
 
 @cache
 def code_version(*modules):
-    """Twelve hexadecimal digits that change when one of `lib/<module>.py` or its imports does."""
+    """Twelve hexadecimal digits that change when the code of `lib/<module>.py` or its imports does.
+
+    Comments, docstrings and layout are no code: records outlive their change.
+    """
     paths = {ROOT / "lib" / f"{module}.py" for module in modules}
     digest = hashlib.sha256()
     for file in sorted(paths.union(*map(imports, paths))):
-        digest.update(file.name.encode() + file.read_bytes())
+        digest.update(f"{file.name} {_code(ast.parse(file.read_text()))!r}".encode())
     return digest.hexdigest()[:12]
+
+
+def _code(node):
+    """A syntax tree as nested lists without docstrings.
+
+    Not `ast.dump`, whose text differs between versions of Python: what is empty is left out.
+    """
+    if isinstance(node, list):
+        return [_code(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 ends a nested format with an empty text
+        fields["values"] = [part for part in node.values if getattr(part, "value", 0) != ""]
+    return [
+        type(node).__name__,
+        *((name, _code(value)) for name, value in fields.items() if value not in (None, [])),
+    ]
 
 
 @cache

@@ -1,61 +1,81 @@
-"""The README's results: its table and figure, made from the recorded digits study.
+"""The README's results: its table and figure, made from the recorded studies.
 
 python -m lib.readme        rewrite what stands between the README's two marks
 """
 
 import vl_convert
 
-from lib import charts, claims, records
+from lib import charts, claims, recorded
 from lib.files import replacing
 from lib.profile import Profile
 from lib.provenance import ROOT
 
 BEGIN, END = "<!-- results: made by `make lint` from the records -->", "<!-- end of results -->"
-FIGURE = "book/_static/digits.svg"
+FIGURES = "book/_static"
 
 
-def results(profile="digits"):
-    """The text between the marks, and the figure's SVG."""
-    grid = Profile.load(profile).grid
-    tables = [claims.planned(records.read(profile, name), grid) for name in claims.TABLES]
-    performance = tables[0]
+def results():
+    """The text between the marks, and {file: SVG} of its figure, which is of the first study."""
+    studies, _ = recorded.studies(Profile.load("digits"), *claims.TABLES)
+    names = [_name(study) for study in studies]
+    tables = [
+        [claims.planned(study[name], study.profile.grid) for name in claims.TABLES]
+        for study in studies
+    ]
+    verdicts = [claims.evaluate(*four) for four in tables]
+    networks = [len(four[0].drop_duplicates(["augmentation", "p", "seed"])) for four in tables]
+    figure, file = _figure(tables[0][0], names[0]), f"{FIGURES}/{studies[0].profile.name}.svg"
+    seeds = tables[0][0].seed.nunique()
+    means = f"means over {seeds} seeds and 95 % intervals" if seeds > 1 else "one seed"
+    lines = [
+        f"![{figure.description}]({file})",
+        "",
+        f"*{figure.description}: {means}.*",
+        "",
+        f"| Sentence | of | {' | '.join(f'on {name}' for name in names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for claim, *others in zip(*verdicts, strict=True):
+        words = " | ".join(one.verdict for one in (claim, *others))
+        lines.append(f"| {claim.sentence} | {claim.source} | {words} |")
+    said = [f"From {networks[0]} networks."]
+    if len(studies) > 1:
+        said = [f"Networks on {name}: {n}." for name, n in zip(names, networks, strict=True)]
+    for study, name in zip(studies, names, strict=True):
+        if recorded.missing(study.profile, study["performance"]):
+            share = recorded.completeness(study.profile, study["performance"])
+            said.append(f"On {name}: {share}.")
+        said += [f"{name}, {line}." for line in study.lacks]
+    said.append("Digits are not CIFAR-10: they decide no claim about photographs.")
+    spec = figure.spec() | {"background": "white"}
+    return "\n".join([*lines, "", " ".join(said)]), {file: vl_convert.vegalite_to_svg(spec)}
+
+
+def _name(study):
+    return "digits" if study.profile.name == "digits" else study.label
+
+
+def _figure(performance, name):
     kinds = {"clean error": {"attack": "none"}, claims.RISK: claims.ATTACK}
     shown = []
-    for name, where in kinds.items():
+    for measure, where in kinds.items():
         part = performance
         for column, value in where.items():
             part = part[part[column] == value]
-        shown.append(part.assign(measure=name))
-    figure = charts.against_p(
+        shown.append(part.assign(measure=measure))
+    return charts.against_p(
         charts.pd.concat(shown), y="share of test images", facet="measure", format=".1%",
-        description=f"Clean error and risk under attack against p on {profile}",
+        description=f"Clean error and risk under attack against p on {name}",
     )  # fmt: skip
-    spec = figure.spec() | {"background": "white"}
-    points = performance.drop_duplicates(["augmentation", "p", "seed"])
-    lines = [
-        f"![{figure.description}]({FIGURE})",
-        "",
-        f"*{figure.description}: means over {points.seed.nunique()} seeds and 95 % intervals.*",
-        "",
-        "| Sentence | of | on digits |",
-        "|---|---|---|",
-        *(f"| {c.sentence} | {c.source} | {c.verdict} |" for c in claims.evaluate(*tables)),
-        "",
-        f"From {len(points)} networks. Digits are not CIFAR-10: they decide no claim about "
-        "photographs.",
-    ]
-    return "\n".join(lines), vl_convert.vegalite_to_svg(spec)
 
 
 def main():
-    text, svg = results()
+    text, figures = results()
     path = ROOT / "README.md"
     before, rest = path.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    for file, content in {
-        ROOT / FIGURE: svg,
-        path: f"{before}{BEGIN}\n{text}\n{END}{after}",
-    }.items():
+    files = {ROOT / name: svg for name, svg in figures.items()}
+    for file, content in {**files, path: f"{before}{BEGIN}\n{text}\n{END}{after}"}.items():
         with replacing(file) as temporary:
             temporary.write_text(content)
 

@@ -87,7 +87,7 @@ def _judge_generators(profile, points, progress):
 def _expected(profile):
     """Seconds that a point takes on this device: the median of those recorded, else estimated."""
     try:
-        cost = records.read(profile.name, "cost")
+        cost = records.every(profile.name, "cost")
     except FileNotFoundError:
         return sum(estimate(profile).values())
     here = cost[cost.device.str.startswith(describe(device())["device"])]

@@ -115,6 +115,11 @@ def table(frame, *, caption, formats=None, index=False):
     return Shown(text_html=html, text_plain=f"{caption}\n{text.to_string(index=False)}")
 
 
+def finite(format):
+    """A format for `table` that shows what is infinite as missing: a single seed's interval."""
+    return lambda value: f"{value:{format}}" if np.isfinite(value) else "–"
+
+
 def sentence(description):
     if not description or not description.strip():
         raise ValueError("a figure needs a description: one sentence that says what it shows")

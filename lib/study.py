@@ -251,7 +251,7 @@ def _kept(profile, table, where):
     if profile.sweep["remake"]:
         return False
     try:
-        frame = records.read(profile.name, table)
+        frame = records.every(profile.name, table)
     except FileNotFoundError:
         return False
     same = frame.settings == profile.version(where["augmentation"])

@@ -29,12 +29,13 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from lib import attacks, charts, claims, masking, records
+from lib import attacks, charts, claims, masking, recorded
 from lib.minimal import boundary_distance, mean_distance, median_distance, risk_curve
 from lib.study import Profile, dataset, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))
+this = f"{live.point} on {recorded.label(settings)}"
 x, y = live.test.x[:1000], live.y[:1000]  # in one batch: enough for a close-up
 
 # %% [markdown]
@@ -81,7 +82,7 @@ charts.table(
             },
         ]
     ),
-    caption=f"{live.point}: risk over {len(y)} test images",
+    caption=f"{this}: risk over {len(y)} test images",
     formats={"risk": ".1%"},
 )
 
@@ -102,7 +103,7 @@ charts.pictures(
         f"{classes[a]} → {classes[b]}" for a, b in zip(before[fooled], after[fooled], strict=True)
     ],
     columns=len(fooled),
-    description="Test images, the same under attack, and the magnified difference",
+    description=f"Test images, the same under attack, and the magnified difference: {this}",
 )
 
 # %% [markdown]
@@ -110,33 +111,38 @@ charts.pictures(
 #
 # One network proves nothing: another seed, another network. The study repeats every setting over
 # several seeds, and at each seed initialisation and data order are the same for all augmentations,
-# so that they can be compared in pairs. The charts are drawn from its records. Lines are means
-# over seeds, bands their 95 % t-intervals; all lines start at the shared point $p = 0$. Click the
-# legend to single out an augmentation.
+# so that they can be compared in pairs. The charts are drawn from its records, one for each recorded
+# study. Lines are means over seeds, bands their 95 % t-intervals; all lines start at the shared point
+# $p = 0$. Click the legend to single out an augmentation.
 
 # %% tags=["hide-input"]
-performance = records.read(settings.name, "performance")
-charts.against_p(
-    performance[performance.attack == "none"],
-    y="clean error",
-    format=".2%",
-    description=f"Clean error on {settings.dataset} against p for each augmentation",
-)
+studies, words = recorded.studies(settings, "performance", "distances", "checks")
+Markdown(words)
 
 # %% tags=["hide-input"]
-attacked = performance[performance.attack == "pgd"]
-attacked = attacked.assign(
-    setting=[
-        f"eps {e:g}, {int(s)} iterations" for e, s in zip(attacked.eps, attacked.steps, strict=True)
-    ]
-)
-charts.against_p(
-    attacked,
-    y="risk under attack",
-    facet="setting",
-    format=".1%",
-    description=f"Risk under L2 PGD on {settings.dataset} against p, for each attack setting",
-)
+for study in studies:
+    clean = study["performance"][study["performance"].attack == "none"]
+    description = f"Clean error on {study.label} against p for each augmentation"
+    display(charts.against_p(clean, y="clean error", format=".2%", description=description))
+
+
+# %% tags=["hide-input"]
+def attacked(study):
+    rows = study["performance"][study["performance"].attack == "pgd"]
+    pairs = zip(rows.eps, rows.steps, strict=True)
+    return rows.assign(setting=[f"eps {e:g}, {int(s)} iterations" for e, s in pairs])
+
+
+for study in studies:
+    display(
+        charts.against_p(
+            attacked(study),
+            y="risk under attack",
+            facet="setting",
+            format=".1%",
+            description=f"Risk under L2 PGD on {study.label} against p, for each attack setting",
+        )
+    )
 
 # %% [markdown]
 # Do clean error and risk go together? An image that is wrong without an attack counts in both, so part
@@ -145,19 +151,24 @@ charts.against_p(
 
 # %% tags=["hide-input"]
 cell = ["augmentation", "p", "seed"]
-strongest = attacked[(attacked[list(claims.ATTACK)] == pd.Series(claims.ATTACK)).all(axis=1)]
-both = performance[performance.attack == "none"].merge(
-    strongest, on=cell, suffixes=("_clean", "_attacked")
-)
-charts.scatter(
-    both.assign(turned=both.value_attacked - both.value_clean),
-    x="value_clean",
-    y="turned",
-    x_title="clean error",
-    y_title=f"{claims.RISK}, minus clean error",
-    format=".1%",
-    description="Clean error against the risk that an attack adds, a dot for each network of the study",
-)
+for study in studies:
+    performance = study["performance"]
+    decisive = (performance[list(claims.ATTACK)] == pd.Series(claims.ATTACK)).all(axis=1)
+    both = performance[performance.attack == "none"].merge(
+        performance[decisive], on=cell, suffixes=("_clean", "_attacked")
+    )
+    display(
+        charts.scatter(
+            both.assign(turned=both.value_attacked - both.value_clean),
+            x="value_clean",
+            y="turned",
+            x_title="clean error",
+            y_title=f"{claims.RISK}, minus clean error",
+            format=".1%",
+            description="Clean error against the risk that an attack adds, a dot for each network: "
+            f"{study.label}",
+        )
+    )
 
 # %% [markdown]
 # ## How far must one go?
@@ -188,7 +199,7 @@ charts.pictures(
     ],
     columns=len(shown),
     description="Test images from the nearest to the farthest, each moved to the decision boundary, "
-    "the distance, and the difference on one scale for all",
+    f"the distance, and the difference on one scale for all: {this}",
 )
 
 # %% tags=["hide-input"]
@@ -196,7 +207,7 @@ charts.histogram(
     distances.cpu(),
     x="distance to the decision boundary, L2",
     y="test images",
-    description=f"Distances of {len(y)} test images to the boundary of {live.point}; "
+    description=f"Distances of {len(y)} test images to the boundary of {this}; "
     "0 are those that are wrong already",
 )
 
@@ -224,7 +235,7 @@ charts.against(
     x_title="eps, L2",
     y="risk",
     format=".0%",
-    description=f"Risk of {live.point} at every eps: from the distances to the boundary, and under PGD",
+    description=f"Risk of {this} at every eps: from the distances to the boundary, and under PGD",
 )
 
 # %% [markdown]
@@ -243,7 +254,7 @@ charts.table(
             }
         ]
     ),
-    caption=f"{live.point}: how far the boundary is, in L2",
+    caption=f"{this}: how far the boundary is, in L2",
     formats=dict.fromkeys(("median distance", area), ".3f"),
 )
 
@@ -254,39 +265,49 @@ charts.table(
 # no attack found.
 
 # %% tags=["hide-input"]
-reach = records.read(settings.name, "distances")
-charts.against_p(
-    reach[reach.measure == "mean distance"],
-    y=f"mean distance to the boundary, up to {upto:g}",
-    description=f"Mean L2 distance to the decision boundary on {settings.dataset} against p",
-)
+for study in studies:
+    reach, cut = study["distances"], study.profile.distance["upto"]
+    display(
+        charts.against_p(
+            reach[reach.measure == "mean distance"],
+            y=f"mean distance to the boundary, up to {cut:g}",
+            description=f"Mean L2 distance to the decision boundary on {study.label} against p",
+        )
+    )
 
 # %% tags=["hide-input"]
-quantiles = reach[reach.measure == "quantile"]
-known = quantiles.groupby(["augmentation", "p", "q"]).value.transform(lambda v: v.notna().all())
-quantiles = quantiles[known]
-charts.against_p(
-    quantiles.assign(lost=[f"{q:.0%} of images lost within" for q in quantiles.q]),
-    y="distance, L2",
-    facet="lost",
-    shared=False,
-    description=f"Distribution of the distances on {settings.dataset} against p: quantiles",
-)
+for study in studies:
+    quantiles = study["distances"][study["distances"].measure == "quantile"]
+    groups = quantiles.groupby(["augmentation", "p", "q"]).value
+    quantiles = quantiles[groups.transform(lambda values: values.notna().all())]
+    display(
+        charts.against_p(
+            quantiles.assign(lost=[f"{q:.0%} of images lost within" for q in quantiles.q]),
+            y="distance, L2",
+            facet="lost",
+            shared=False,
+            description=f"Distribution of the distances on {study.label} against p: quantiles",
+        )
+    )
 
 # %% [markdown]
 # And the robustness curves at the recorded $p$ nearest to this page's, beside that of no augmentation:
 
 # %% tags=["hide-input"]
-near = min(settings.grid["p"], key=lambda q: (q == 0, abs(q - p)))
-curve = reach[(reach.measure == "risk within") & reach.p.isin([0, near])]
-charts.against(
-    curve,
-    "eps",
-    x_title="eps, L2",
-    y="risk",
-    format=".0%",
-    description=f"Risk against eps on {settings.dataset} at p = {near:g}, mean and interval over seeds",
-)
+for study in studies:
+    reach = study["distances"]
+    near = min(reach.p.unique(), key=lambda q: (q == 0, abs(q - p)))
+    display(
+        charts.against(
+            reach[(reach.measure == "risk within") & reach.p.isin([0, near])],
+            "eps",
+            x_title="eps, L2",
+            y="risk",
+            format=".0%",
+            description=f"Risk against eps on {study.label} at p = {near:g}, mean and interval over "
+            "seeds",
+        )
+    )
 
 # %% [markdown]
 # ## Can the attack be believed?
@@ -321,7 +342,7 @@ charts.table(
             for name, one in tried.items()
         ]
     ),
-    caption=f"{live.point}: risk at eps {eps} over {len(few)} test images, attack by attack",
+    caption=f"{this}: risk at eps {eps} over {len(few)} test images, attack by attack",
     formats={"risk": ".0%"},
 )
 
@@ -359,7 +380,7 @@ charts.table(
             },
         ]
     ),
-    caption=f"The network behind a quantiser: risk at eps {eps} over {len(few)} test images",
+    caption=f"{this}, behind a quantiser: risk at eps {eps} over {len(few)} test images",
     formats={"risk": ".0%"},
 )
 
@@ -406,100 +427,99 @@ charts.table(
             for one, other in zip(warnings(live.model), warnings(masked), strict=True)
         ]
     ),
-    caption=f"Signs that PGD with {long} iterations is too weak, as shares of {len(few)} test images",
+    caption=f"{this}: signs that PGD with {long} iterations is too weak, as shares of {len(few)} test "
+    "images",
     formats=dict.fromkeys(("network", "quantised", "limit"), ".0%"),
 )
 
 # %% [markdown]
-# Now all networks of the study. More iterations usually find more. But that they find little more does not prove that PGD is done: both
-# runs may stop at the same place. The last columns are the risk that the search for the boundary finds
-# within the same $\varepsilon$, starting from PGD's results, and the most by which it exceeds PGD on one
-# network. PGD missed it.
+# Now all networks of the studies. More iterations usually find more. But that they find little more does
+# not prove that PGD is done: both runs may stop at the same place. The last columns are the risk that the
+# search for the boundary finds within the same $\varepsilon$, starting from PGD's results, and the most by
+# which it exceeds PGD on one network. PGD missed it.
+
 
 # %% tags=["hide-input"]
-means = attacked.groupby(["eps", "steps"]).value.mean().unstack("steps")
-within = reach[reach.measure == "risk within"]
-beside = attacked[attacked.steps == means.columns[-1]].merge(
-    within, on=[*cell, "eps"], suffixes=("", "_search")
-)
-missed = (beside.value_search - beside.value).groupby(beside.eps).max()
-gain = pd.DataFrame(
-    {
-        f"{means.columns[0]:g} iterations": means.iloc[:, 0],
-        f"{means.columns[-1]:g} iterations": means.iloc[:, -1],
-        "search": within.groupby("eps").value.mean().reindex(means.index),
-        "missed at most": missed,
-    }
-)
-charts.table(
-    gain,
-    index=True,
-    caption="Mean risk over all networks: PGD's, and that of the search for the boundary",
-    formats={"eps": "g"} | dict.fromkeys(gain.columns, ".1%"),
-)
+def gain(study):
+    pgd, within = attacked(study), study["distances"]
+    within = within[within.measure == "risk within"]
+    means = pgd.groupby(["eps", "steps"]).value.mean().unstack("steps")
+    found = means.rename(columns="{:g} iterations".format)
+    found["search"] = within.groupby("eps").value.mean().reindex(means.index)
+    longest = pgd[pgd.steps == means.columns[-1]]
+    beside = longest.merge(within, on=[*cell, "eps"], suffixes=("", "_search"))
+    found["missed at most"] = (beside.value_search - beside.value).groupby(beside.eps).max()
+    return found
+
+
+for study in studies:
+    found = gain(study)
+    display(
+        charts.table(
+            found,
+            index=True,
+            caption="Mean risk over all networks, PGD's and that of the search for the boundary: "
+            f"{study.label}",
+            formats={"eps": "g"} | dict.fromkeys(found.columns, ".1%"),
+        )
+    )
 
 # %% [markdown]
 # And the signs of a weak attack? At one seed every network was searched for them, on a few fixed test
 # images and at each $\varepsilon$ of the profile. The largest share found, over all augmentations and $p$:
 
 # %% tags=["hide-input"]
-checks = records.read(settings.name, "checks")
-checks["warning"] = checks.warning.astype(bool)
-summary = checks.groupby(["measure", "by"], sort=False).agg(
-    checks=("value", "size"),
-    median=("value", "median"),
-    largest=("value", "max"),
-    limit=("limit", "first"),
-    warnings=("warning", "sum"),
-)
-charts.table(
-    summary,
-    index=True,
-    caption=f"Signs of a weak attack on {settings.dataset}, as shares of {checks.examples.max()} test "
-    "images; those with an eps are checked at each",
-    formats=dict.fromkeys(("median", "largest", "limit"), ".0%"),
-)
-
-# %% tags=["hide-input"]
-warned = checks[checks.warning]
-if len(warned):
+for study in studies:
+    checks = study["checks"].astype({"warning": bool})
+    summary = checks.groupby(["measure", "by"], sort=False).agg(
+        checks=("value", "size"),
+        median=("value", "median"),
+        largest=("value", "max"),
+        limit=("limit", "first"),
+        warnings=("warning", "sum"),
+    )
     display(
         charts.table(
+            summary,
+            index=True,
+            caption=f"Signs of a weak attack on {study.label}, as shares of {checks.examples.max()} "
+            "test images; those with an eps are checked at each",
+            formats=dict.fromkeys(("median", "largest", "limit"), ".0%"),
+        )
+    )
+
+# %% tags=["hide-input"]
+for study in studies:
+    checks = study["checks"]
+    warned = checks[checks.warning.astype(bool)]
+    if len(warned):
+        shown = charts.table(
             warned[["augmentation", "p", "measure", "by", "eps", "value", "limit"]],
-            caption="Warnings. Of those called missed, at least this share of the images checked "
-            "should have been counted as risk",
+            caption=f"Warnings on {study.label}. Of those called missed, at least this share of the "
+            "images checked should have been counted as risk",
             formats={"p": "g", "eps": "g", "value": ".0%", "limit": ".0%"},
         )
-    )
-else:
-    n = checks.examples.max()
-    display(
-        Markdown(
-            f"No check warns. That is no proof: what shows in none of {n} images may still show in "
-            f"{3 / n:.0%} of all."
+    else:
+        n = checks.examples.max()
+        shown = Markdown(
+            f"On {study.label} no check warns. That is no proof: what shows in none of {n} images may "
+            f"still show in {3 / n:.0%} of all."
         )
-    )
+    display(shown)
 
 # %% [markdown]
 # ## Where these numbers come from
 
 # %% tags=["hide-input"]
-made = performance.drop_duplicates(cell)
-charts.table(
-    pd.DataFrame(
-        [
-            {
-                "networks": len(made),
-                "test images": int(performance.examples.max()),
-                "device": ", ".join(sorted(made.device.unique())),
-                "engine": ", ".join(sorted(made.code.unique())),
-                "torch": ", ".join(sorted(made.torch.unique())),
-            }
-        ]
-    ),
-    caption=f"Provenance of the records of profile {profile}",
-)
+for study in studies:
+    performance = study["performance"]
+    display(
+        charts.table(
+            recorded.origins(performance).assign(images=performance.examples.max()),
+            caption=f"Provenance of the records of {study.label}: networks and test images",
+        )
+    )
 
 # %% [markdown]
-# Which of the talk's sentences these curves support, and how surely, is decided in
-# [the findings](06_findings).
+# [The recorded study](07_recorded) says what is still missing. Which of the talk's sentences these
+# curves support, and how surely, is decided in [the findings](06_findings).

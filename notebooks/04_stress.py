@@ -28,15 +28,17 @@ seed = 0  # the first of the study's seeds; neighbours are drawn from it as well
 # %%
 import pandas as pd
 import torch
+from IPython.display import Markdown, display
 from scipy.special import betainc, gamma, jv
 
-from lib import attacks, charts, claims, records
+from lib import attacks, charts, claims, recorded
 from lib.seeds import generator
 from lib.stress import bootstrap, label_changes, prediction_change_stress, sphere, wilson
 from lib.study import Profile, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))
+this = f"{live.point} on {recorded.label(settings)}"
 
 # %% [markdown]
 # ## The estimator
@@ -63,7 +65,8 @@ charts.pictures(
     torch.cat([centres, *around]).clamp(0, 1).cpu().numpy(),
     rows=["centre", *(f"eps = {r:g}" for r in radii)],
     columns=len(centres),
-    description="Test images and one random neighbour of each at growing distance, clipped for display",
+    description="Test images and one random neighbour of each at growing distance, clipped for display: "
+    f"{recorded.label(settings)}",
 )
 
 # %% [markdown]
@@ -218,7 +221,7 @@ for r in settings.stress["adversarial"]:
                 rows.append(line(f"{centres}, {name}", r, shares[members]))
 charts.table(
     pd.DataFrame(rows),
-    caption=f"{live.point}: prediction-change stress with {n} neighbours a centre, and its 95 % interval",
+    caption=f"{this}: prediction-change stress with {n} neighbours a centre, and its 95 % interval",
     formats={"eps": "g", "stress": ".2%", "low": ".2%", "high": ".2%"},
 )
 
@@ -250,7 +253,7 @@ charts.table(
             "high": high[chosen].tolist(),
         }
     ),
-    caption=f"Six of {len(some)} test images, from the calmest to the most stressed at eps {r:g}, each "
+    caption=f"{this}: six of {len(some)} test images, from the calmest to the most stressed at eps {r:g}, each "
     f"until its interval is no wider than {width:.0%}; {int(drawn.sum()):,} neighbours for all of them",
     formats=dict.fromkeys(("stress", "low", "high"), ".1%"),
 )
@@ -276,56 +279,71 @@ for name, inside in {"anywhere": False, "within [0, 1]": True}.items():
         row[name] = mean
 charts.table(
     pd.DataFrame(rows),
-    caption=f"{live.point}: stress around clean points, neighbours anywhere on the sphere or within [0, 1]",
+    caption=f"{this}: stress around clean points, neighbours anywhere on the sphere or within [0, 1]",
     formats={"eps": "g", "anywhere": ".2%", "within [0, 1]": ".2%"},
 )
 
 # %% [markdown]
 # ## The whole study
 #
-# Around clean test points, for every augmentation and $p$. Lines are means over seeds, bands their 95 %
-# t-intervals, which cover another training, not other test images. Each panel has a scale of its own:
+# Around clean test points, for every augmentation and $p$, in each recorded study. Lines are means over
+# seeds, bands their 95 % t-intervals, which cover another training, not other test images. Each panel has
+# a scale of its own:
 
 # %% tags=["hide-input"]
-table = records.read(settings.name, "stress")
-charts.against_p(
-    table[table.centre == "clean"],
-    y="prediction-change stress",
-    facet="eps",
-    shared=False,  # stress grows with the radius by orders of magnitude
-    format=".2%",
-    description=f"Stress around clean test points of {settings.dataset} against p, by radius",
-)
+studies, words = recorded.studies(settings, "stress", "performance", "distances")
+Markdown(words)
+
+
+# %% tags=["hide-input"]
+def against_p(table, **settings):
+    return charts.against_p(table, y="prediction-change stress", **settings)
+
+
+for study in studies:
+    table = study["stress"]
+    display(
+        against_p(
+            table[table.centre == "clean"],
+            facet="eps",
+            shared=False,  # stress grows with the radius by orders of magnitude
+            format=".2%",
+            description=f"Stress around clean test points of {study.label} against p, by radius",
+        )
+    )
 
 # %% [markdown]
 # Around random points on the sphere of the same radius:
 
 # %% tags=["hide-input"]
-charts.against_p(
-    table[table.centre == "sphere"],
-    y="prediction-change stress",
-    facet="eps",
-    format=".2%",
-    description=f"Stress around random points on the sphere, {settings.dataset}, against p",
-)
+for study in studies:
+    table = study["stress"]
+    display(
+        against_p(
+            table[table.centre == "sphere"],
+            facet="eps",
+            format=".2%",
+            description=f"Stress around random points on the sphere, {study.label}, against p",
+        )
+    )
 
 # %% [markdown]
 # Around adversarial points, successful and unsuccessful ones. Which points are in which group differs
 # from network to network, so these curves compare stress around different images:
 
 # %% tags=["hide-input"]
-attacked = table[table.centre == "adversarial"]
-attacked = attacked.assign(
-    centres=[f"eps {e:g}, {g}" for e, g in zip(attacked.eps, attacked.group, strict=True)]
-)
-charts.against_p(
-    attacked,
-    y="prediction-change stress",
-    facet="centres",
-    shared=False,
-    format=".1%",
-    description=f"Stress around adversarial test points of {settings.dataset} against p",
-)
+for study in studies:
+    attacked = study["stress"][study["stress"].centre == "adversarial"]
+    pairs = zip(attacked.eps, attacked.group, strict=True)
+    display(
+        against_p(
+            attacked.assign(centres=[f"eps {e:g}, {group}" for e, group in pairs]),
+            facet="centres",
+            shared=False,
+            format=".1%",
+            description=f"Stress around adversarial test points of {study.label} against p",
+        )
+    )
 
 # %% [markdown]
 # ## Does stress go with risk?
@@ -333,58 +351,60 @@ charts.against_p(
 # Each dot is one network. Drag a rectangle to highlight the dots inside.
 
 # %% tags=["hide-input"]
-performance = records.read(settings.name, "performance")
-cell = ["augmentation", "p", "seed"]
-radius = {"centre": "clean", "eps": max(radii)}
-first = table[(table.centre == "clean") & (table.eps == radius["eps"])]
-second = performance
-for column, value in claims.ATTACK.items():
-    second = second[second[column] == value]
-charts.scatter(
-    first.merge(second, on=cell, suffixes=("_stress", "_risk")),
-    x="value_stress",
-    y="value_risk",
-    x_title=f"stress around clean points, eps {radius['eps']:g}",
-    y_title=claims.RISK,
-    format=".1%",
-    description="Prediction-change stress against risk under attack, a dot for each network",
-)
+for study in studies:
+    table, risks = study["stress"], study["performance"]
+    table = table[table.centre == "clean"]
+    radius = table.eps.max()
+    decisive = (risks[list(claims.ATTACK)] == pd.Series(claims.ATTACK)).all(axis=1)
+    cell = ["augmentation", "p", "seed"]
+    display(
+        charts.scatter(
+            table[table.eps == radius].merge(
+                risks[decisive], on=cell, suffixes=("_stress", "_risk")
+            ),
+            x="value_stress",
+            y="value_risk",
+            x_title=f"stress around clean points, eps {radius:g}",
+            y_title=claims.RISK,
+            format=".1%",
+            description="Prediction-change stress against risk under attack, a dot for each network: "
+            f"{study.label}",
+        )
+    )
 
 # %% [markdown]
 # The same in numbers: Spearman's correlation over the networks of a seed, with the risk and with the
 # mean distance to the boundary. Where stress tells the vulnerable from the robust, the first is positive
-# and the second negative.
+# and the second negative. One seed alone leaves an interval that says nothing, from -1 to 1.
+
 
 # %% tags=["hide-input"]
-reach = records.read(settings.name, "distances")
-table, performance, reach = (
-    claims.balanced(claims.planned(part, settings.grid))
-    for part in (table, performance, reach[reach.measure == "mean distance"])
-)
-rows = []
-for r in radii:
-    for name, other, where in (
-        ("risk", performance, claims.ATTACK),
-        ("mean distance", reach, {"measure": "mean distance"}),
-    ):
-        found = claims.rank_correlation(table, other, {"centre": "clean", "eps": r}, where)
-        rows.append(
-            {
-                "stress at eps": r,
-                "with": name,
-                "correlation": found.value,
-                "low": found.low,
-                "high": found.high,
-                "seeds": found.seeds,
-            }
+def correlations(study):
+    reach = study["distances"][study["distances"].measure == "mean distance"]
+    parts = (study["stress"], study["performance"], reach)
+    stress, risks, reach = (
+        claims.balanced(claims.planned(part, study.profile.grid)) for part in parts
+    )
+    for r in sorted(stress.eps[stress.centre == "clean"].unique()):
+        for name, other, where in (
+            ("risk", risks, claims.ATTACK),
+            ("mean distance", reach, {"measure": "mean distance"}),
+        ):
+            found = claims.rank_correlation(stress, other, {"centre": "clean", "eps": r}, where)
+            effect = {"correlation": found.value, "low": found.low, "high": found.high}
+            yield {"stress at eps": r, "with": name, **effect, "seeds": found.seeds}
+
+
+for study in studies:
+    display(
+        charts.table(
+            pd.DataFrame(correlations(study)),
+            caption="Spearman correlation of stress with risk and with distance over the networks of a "
+            f"seed, mean over seeds and 95 % interval: {study.label}",
+            formats={"stress at eps": "g"} | dict.fromkeys(("correlation", "low", "high"), "+.2f"),
         )
-charts.table(
-    pd.DataFrame(rows),
-    caption="Spearman correlation of stress with risk and with distance over the networks of a seed: "
-    "mean over seeds and 95 % interval",
-    formats={"stress at eps": "g", "correlation": "+.2f", "low": "+.2f", "high": "+.2f"},
-)
+    )
 
 # %% [markdown]
 # Correlation across augmentations is not causation: $p$ moves both. What the claim of the talk is worth
-# on this data set, [the findings](06_findings) say.
+# on each data set, [the findings](06_findings) say.

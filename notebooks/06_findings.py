@@ -19,7 +19,7 @@
 # records whenever these change.
 
 # %% tags=["parameters"]
-profile = "digits"  # the study that this page is about; others that are recorded follow below it
+profile = "digits"  # the study of the close-up; the page shows all that are recorded
 augmentation = "classic"  # the network shown in the close-up: the expert's transforms,
 p = 0.5  # at the middle of the dial,
 seed = 0  # beside the mean over all seeds, at this one
@@ -28,26 +28,28 @@ seed = 0  # beside the mean over all seeds, at this one
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import charts, claims, records
+from lib import charts, claims, recorded
 from lib.profile import Profile
 
-
-def decide(name):
-    """The tables of a profile, on its grid, and its claims."""
-    grid = Profile.load(name).grid
-    parts = [claims.planned(records.read(name, table), grid) for table in claims.TABLES]
-    return parts, claims.evaluate(*parts)
+settings = Profile.load(profile)
+studies, words = recorded.studies(settings, *claims.TABLES, "checks")
+Markdown(words)
 
 
-tables, found, checks = {}, {}, {}
-for name in sorted({profile, *records.profiles()}, key=lambda name: name != profile):
+# %% tags=["hide-input"]
+def tables(study):
+    """The tables that decide, on the study's grid."""
+    return [claims.planned(study[name], study.profile.grid) for name in claims.TABLES]
+
+
+found = {}
+for study in studies:
     try:
-        checks[name] = records.read(name, "checks")
-        tables[name], found[name] = decide(name)
-    except (ValueError, FileNotFoundError) as error:
-        if name == profile:
+        found[study.label] = claims.evaluate(*tables(study))
+    except ValueError as error:
+        if study.profile.name == settings.name:
             raise
-        display(Markdown(f"Profile {name} is left out: {error}"))
+        display(Markdown(f"No claim is decided on {study.label}: {error}."))
 
 # %% [markdown]
 # ## The verdicts
@@ -62,16 +64,11 @@ for name in sorted({profile, *records.profiles()}, key=lambda name: name != prof
 # is over all networks.
 
 # %% tags=["hide-input"]
+verdicts = claims.frame(next(iter(found.values())))[["claim"]]
 for name, decided in found.items():
-    size = tables[name][0]
-    seeds, networks = size.seed.nunique(), len(size.drop_duplicates(["augmentation", "p", "seed"]))
-    display(
-        charts.table(
-            claims.frame(decided),
-            caption=f"Profile {name}: {size.dataset.iloc[0]}, {size.network.iloc[0]}, "
-            f"{networks} networks, {seeds} seeds",
-        )
-    )
+    verdicts[name] = claims.frame(decided)["verdict"]
+verdicts["source"] = claims.frame(decided)["source"]
+charts.table(verdicts, caption=f"The verdicts on {'; and on '.join(found)}")
 
 # %% tags=["hide-input"]
 for name, decided in found.items():
@@ -79,14 +76,11 @@ for name, decided in found.items():
     counts = ", ".join(
         f"{word}: {theirs.count(word)}" for word in (claims.HOLDS, claims.FAILS, claims.OPEN)
     )
-    dataset = tables[name][0].dataset.iloc[0]
-    display(
-        Markdown(
-            f"Of the source's {len(theirs)} sentences, on **{dataset}**: {counts}. "
-            f"{'Digits are not CIFAR-10. ' if dataset == 'digits' else ''}"
-            "A verdict never crosses from one data set to another."
-        )
-    )
+    display(Markdown(f"Of the source's {len(theirs)} sentences, on **{name}**: {counts}."))
+
+# %% [markdown]
+# A verdict never crosses from one data set to another, and digits are no photographs. Where a study has
+# one seed, its intervals are infinite, so nothing is decided there.
 
 # %% [markdown]
 # ## The effects behind them
@@ -104,13 +98,13 @@ for name, decided in found.items():
             display(Markdown("No augmentation meets the condition: there is nothing to decide."))
             continue
         effects = claims.effects_frame(claim)
-        description = f"Effects and 95 % intervals on {name}: {claim.sentence}"
+        description = f"Effects and 95 % intervals: {name}. {claim.sentence}"
         display(charts.intervals(effects, x=claim.unit, description=description))
         display(
             charts.table(
                 effects[["label", "value", "low", "high", "seeds"]],
-                caption=f"{claim.unit[0].upper()}{claim.unit[1:]}, and its 95 % interval",
-                formats=dict.fromkeys(("value", "low", "high"), "+.3f"),
+                caption=f"{name}: {claim.unit}, and its 95 % interval",
+                formats=dict.fromkeys(("value", "low", "high"), charts.finite("+.3f")),
             )
         )
 
@@ -122,7 +116,8 @@ for name, decided in found.items():
 # enough: of many that one may look at, some will by chance.
 
 # %% tags=["hide-input"]
-performance = tables[profile][0]
+(own,) = [study for study in studies if study.profile.name == settings.name]
+performance = tables(own)[0]
 rows = []
 for where in (
     performance[["measure", "attack", "eps", "steps"]].drop_duplicates().to_dict("records")
@@ -143,15 +138,15 @@ for where in (
     )
 charts.table(
     pd.DataFrame(rows),
-    caption=f"{augmentation} at p = {p:g} minus no augmentation, on {profile}",
-    formats=dict.fromkeys(("difference", "low", "high", f"seed {seed}"), "+.2%"),
+    caption=f"{augmentation} at p = {p:g} minus no augmentation: {own.label}",
+    formats=dict.fromkeys(("difference", "low", "high", f"seed {seed}"), charts.finite("+.2%")),
 )
 
 # %% [markdown]
 # ## What these verdicts are worth
 #
-# **Scale.** The talk trained ResNet-50 on CIFAR-10. The study that runs on every computer trains a
-# small network on small digits. Where digits contradict the talk, they say that its sentence is no
+# **Scale.** The talk trained ResNet-50 on CIFAR-10. A verdict is about the data, the network and the
+# epochs that its study names. The one that runs on every computer trains a small network on small digits. Where digits contradict the talk, they say that its sentence is no
 # law, not that it is wrong about photographs.
 #
 # **One architecture.** Each profile has one network and one recipe. Another may answer otherwise.
@@ -173,8 +168,8 @@ charts.table(
 # of every network. What they found beyond the attack that decides:
 
 # %% tags=["hide-input"]
-for name in found:
-    performance, distances = tables[name][:2]
+for study in studies:
+    performance, distances, *_ = tables(study)
     decisive = performance[
         (performance[list(claims.ATTACK)] == pd.Series(claims.ATTACK)).all(axis=1)
     ]
@@ -183,15 +178,15 @@ for name in found:
     ]
     both = decisive.merge(within, on=["augmentation", "p", "seed"], suffixes=("", "_search"))
     missed = both.value_search - both.value
-    warned = checks[name][checks[name].warning.astype(bool)]
-    words = "; ".join(
-        sorted({f"{m}, {by}" for m, by in zip(warned.measure, warned.by, strict=True)})
-    )
+    checks = study["checks"]
+    warned = checks[checks.warning.astype(bool)]
+    pairs = zip(warned.measure, warned.by, strict=True)
+    words = "; ".join(sorted({f"{measure}, {by}" for measure, by in pairs}))
     display(
         Markdown(
-            f"On {name} the search loses {missed.mean():.2%} of the test images more, over all "
+            f"On {study.label} the search loses {missed.mean():.2%} of the test images more, over all "
             f"networks, and {missed.max():.1%} on the one where most were missed. Checks that warn: "
-            f"{len(warned)} of {len(checks[name])}{f' ({words})' if words else ''}."
+            f"{len(warned)} of {len(checks)}{f' ({words})' if words else ''}."
         )
     )
 

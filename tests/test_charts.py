@@ -109,6 +109,16 @@ def effects():
     )
 
 
+def cells():
+    """Of three seeds in each cell none, one, two and three are there."""
+    names, ps = ("classic", "classic+mixup"), (0, 0.1 + 0.2)
+    return pd.DataFrame(
+        {"augmentation": a, "p": p, "recorded": 2 * i + k, "planned": 3}
+        for i, a in enumerate(names)
+        for k, p in enumerate(ps)
+    )
+
+
 @pytest.fixture
 def figures(study, quantiles, effects):
     sentence = "What the chart shows"
@@ -124,6 +134,7 @@ def figures(study, quantiles, effects):
         "scatter": charts.scatter(wide, x="value", y="other", description=sentence),
         "distribution": charts.distribution(quantiles, description=sentence),
         "intervals": charts.intervals(effects, description=sentence),
+        "coverage": charts.coverage(cells(), description=sentence),
     }  # fmt: skip
 
 
@@ -208,6 +219,26 @@ def test_a_band_is_drawn_where_there_is_an_interval(study, seeds, areas):
     marks = [layer["mark"]["type"] for layer in spec["spec"]["layer"]]
     assert marks.count("area") == areas
     assert marks.count("line") == 1
+
+
+def test_a_cell_is_filled_by_its_share():
+    """By area: the size of a Vega mark is that of its square."""
+    spec = charts.coverage(cells(), description="d").spec()
+    assert rows_of(spec)["share"].tolist() == [0, 1 / 3, 2 / 3, 1]
+    filled, frames = spec["layer"]
+    assert filled["mark"]["filled"]
+    scale = filled["encoding"]["size"]["scale"]
+    assert (scale["domain"], scale["range"]) == ([0, 1], [0, frames["mark"]["size"]])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.5, "+0.50"), (np.inf, "–"), (-np.inf, "–"), (np.nan, "–"), (0, "+0.00")],
+)
+def test_an_infinite_bound_is_shown_as_missing(value, shown):
+    frame = pd.DataFrame({"low": [value]})
+    table = charts.table(frame, caption="c", formats={"low": charts.finite("+.2f")})
+    assert f">{shown}</td>" in bundle(table)["text/html"]
 
 
 def test_rows_that_are_no_seeds_are_not_averaged(study, refuses):

@@ -1,3 +1,4 @@
+import ast
 import platform
 import subprocess
 import sys
@@ -87,12 +88,103 @@ def test_the_version_changes_with_the_module_and_what_it_imports_only(house, cha
         name: {path.stem for path in imports(provenance.ROOT / "lib" / f"{name}.py")} | {name}
         for name in modules
     }
-    house(changed, MODULES[changed] + "# one more line\n")
+    house(changed, MODULES[changed] + "more = 1\n")
     after = {name: code_version(name) for name in modules}
     for name in modules:
         assert (after[name] != before[name]) == (changed in imported[name])
     house(changed, MODULES[changed])
     assert {name: code_version(name) for name in modules} == before
+
+
+CODE = '''
+"""What it is for."""
+import math
+
+LIMIT = 1.0  # of something
+
+
+class Box:
+    """A box."""
+
+    side = 2
+
+    def area(self, by=None, *, scale=1):
+        """Its area."""
+        # squared
+        return scale * self.side**2 if by is None else f"{by!r:>{self.side}} {scale}"[0]
+
+
+async def later(values):
+    """Wait."""
+    return {key: value for key, value in values.items() if key not in (None, True)}
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# of something", "# of something else"),
+        ("# squared\n", "\n"),
+        ('"""What it is for."""', ""),
+        ('"""A box."""', '"""Another box,\n\n    described at length.\n    """'),
+        ('"""Its area."""', "'of a square'"),
+        ('"""Wait."""', ""),
+        ("LIMIT = 1.0", "LIMIT = (1.0)\n\n\n"),
+        ("by=None, *, scale=1", "\n        by=None,\n        *,\n        scale=1,\n    "),
+    ],
+)
+def test_a_comment_a_docstring_or_the_layout_is_no_other_version(house, old, new):
+    assert old in CODE
+    versions = []
+    for text in (CODE, CODE.replace(old, new)):
+        house("bottom", text)
+        versions.append(code_version("top"))
+    assert versions[0] == versions[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LIMIT = 1.0", "LIMIT = 1"),
+        ("LIMIT = 1.0", "LIMIT = True"),
+        ("LIMIT = 1.0", "LIMIT = '1.0'"),
+        ("LIMIT = 1.0", "LIMIT = None"),
+        ("LIMIT = 1.0", "LIMIT: float = 1.0"),
+        ("side = 2\n", "side = 3\n"),
+        ("area", "perimeter"),
+        ("by=None", "by=0"),
+        ("*, ", ""),
+        ("!r", "!s"),
+        (":>", ":<"),
+        ("**2", "*2"),
+        ("by is None", "by is not None"),
+        ("async def", "def"),
+        ("(None, True)", "[None, True]"),
+        ("(None, True)", "(True, None)"),
+        ("import math\n", "import math as m\n"),
+        ("class Box:", "class Box(dict):"),
+        ("values.items()", "values.items(None)"),
+        ('"""Its area."""', '"""Its area."""\n        "said twice"'),
+        ("LIMIT = 1.0", "LIMIT = 1.0\n'not the first'"),
+    ],
+)
+def test_any_change_of_the_code_is_another_version(house, old, new):
+    assert old in CODE
+    versions = []
+    for text in (CODE, CODE.replace(old, new)):
+        house("bottom", text)
+        versions.append(code_version("top"))
+    assert versions[0] != versions[1]
+
+
+def test_the_version_does_not_depend_on_the_version_of_python():
+    """Python 3.12 ends the format inside a format with an empty text, others do not."""
+    one, other = (ast.parse('f"{value:>{width}}"') for _ in range(2))
+    for node in ast.walk(other):
+        if isinstance(node, ast.FormattedValue) and node.format_spec:
+            node.format_spec.values.append(ast.Constant(""))
+    assert ast.dump(one) != ast.dump(other)
+    assert provenance._code(one) == provenance._code(other)
 
 
 def test_the_version_is_twelve_hexadecimal_digits(house):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import records
-from lib.records import RecordError, collect, read, read_file, write
+from lib.records import LeftOut, RecordError, collect, every, read, read_file, select, write
 
 KEY = ["table", "augmentation", "p", "seed", "attack", "eps", "centre", "code", "settings"]
 
@@ -282,7 +282,7 @@ def test_rows_of_another_point_setting_or_version_are_kept_apart(tmp_path, diffe
     one = point_file(tmp_path / "1", row(0.1))
     other = point_file(tmp_path / "2", row(0.2) | difference)
     collect("digits", [one, other])
-    assert sorted(values()) == [0.1, 0.2]
+    assert sorted(every("digits", "performance")["value"]) == [0.1, 0.2]
 
 
 @given(
@@ -309,7 +309,7 @@ def test_collect_is_a_dictionary_of_keys(tmp_path_factory, files, kept):
         if kept:
             collect("digits", paths[:kept])
         collect("digits", paths[kept:], keep=True)
-        tables = [read("digits", t).assign(table=t) for t in
+        tables = [every("digits", t).assign(table=t) for t in
                   sorted({line["table"] for rows in files for line in rows})]  # fmt: skip
     wanted = {
         tuple(line.get(name, None) for name in KEY): line["value"]
@@ -426,3 +426,147 @@ def test_tables_are_read_where_the_environment_says(tmp_path, monkeypatch):
     assert not os.path.exists(tmp_path / "two")
     monkeypatch.setenv("RESULTS", str(tmp_path / "one"))
     assert values() == [0.1]
+
+
+# Several versions in one profile
+
+
+def collected(tmp_path, *rows, profile="digits"):
+    collect(profile, [point_file(tmp_path / "rows.parquet", *rows)])
+
+
+def points(frame):
+    return sorted(zip(frame.code, frame.seed, strict=True))
+
+
+def test_one_version_is_read_without_a_word(tmp_path):
+    rows = [row(settings=name, augmentation=name, seed=seed) for name in "abc" for seed in (0, 1)]
+    collected(tmp_path, *rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame = read("digits", "performance")
+    pd.testing.assert_frame_equal(frame, every("digits", "performance"))
+    assert select("digits", "performance")[1] == ""
+
+
+def test_the_version_with_the_most_points_is_read_and_the_others_are_named(tmp_path):
+    many = [row(seed=seed, code="many", eps=eps) for seed in range(3) for eps in (0.25, 0.5)]
+    few = [row(seed=seed, code="few", eps=eps) for seed in (2, 3) for eps in range(9)]  # more rows
+    one = [row(seed=9, code="one")]
+    collected(tmp_path, *few, *many, *one)
+    with pytest.warns(LeftOut) as caught:
+        frame = read("digits", "performance")
+    assert set(frame.code) == {"many"}
+    assert len(frame) == 6
+    (warning,) = caught
+    assert warning.filename == __file__
+    said = str(warning.message)
+    assert "\n" not in said
+    for part in ("performance", "digits", "engine many", "2 of engine few", "1 of engine one"):
+        assert part in said
+    assert frame.columns.tolist() == every("digits", "performance").columns.tolist()
+
+
+def test_another_version_is_read_by_its_code(tmp_path, refuses):
+    collected(tmp_path, *(row(seed=k, code="many") for k in range(3)), row(code="few"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was asked for
+        assert points(read("digits", "performance", code="few")) == [("few", 0)]
+    refuses(lambda: read("digits", "performance", code="none"), "none", "few", "many")
+
+
+@given(
+    cells=st.sets(st.tuples(st.sampled_from("abc"), st.integers(0, 4)), min_size=1),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_which_version_is_read_does_not_depend_on_the_order_of_rows(
+    tmp_path_factory, cells, shuffle
+):
+    cells, found = sorted(cells), []
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(2):
+            folder = tmp_path_factory.mktemp("any")
+            patch.setenv("RESULTS", str(folder))
+            shuffle.shuffle(cells)
+            write(
+                [row(code=code, seed=seed) for code, seed in cells],
+                folder / "x/performance.parquet",
+            )
+            found.append(points(select("x", "performance")[0]))
+    assert found[0] == found[1]
+    ((code,),) = {tuple({name for name, _ in found[0]})}
+    sizes = {name: sum(code == name for code, _ in cells) for name in "abc"}
+    assert sizes[code] == len(found[0]) == max(sizes.values())
+    assert code == min(name for name in "abc" if sizes[name] == sizes[code])
+
+
+def test_all_tables_of_a_profile_are_read_of_one_version(tmp_path):
+    """Even where another version has more points in one of them; the checks are at one seed."""
+    many = [row(seed=k, code="many") for k in (1, 2, 3)]
+    few = [row(code="few"), row(code="few", table="checks"), row(code="few", table="generators"),
+           row(seed=4, code="few", table="checks")]  # fmt: skip
+    collected(tmp_path, *many, row(seed=1, code="many", table="checks"), *few)
+    for table in ("performance", "checks"):
+        with pytest.warns(LeftOut):
+            assert set(read("digits", table).code) == {"many"}
+    with pytest.warns(LeftOut, match="engine many, .* has none"):
+        assert set(read("digits", "generators").code) == {"few"}
+
+
+def test_settings_are_compared_for_each_augmentation(tmp_path):
+    rows = [row(augmentation="none", p=0, settings="n", seed=k) for k in range(3)]
+    rows += [row(settings="old", seed=k) for k in range(2)]
+    rows += [row(settings="new", seed=k) for k in range(3)]
+    rows += [row(augmentation="classic", settings="c", seed=0)]
+    collected(tmp_path, *rows)
+    with pytest.warns(LeftOut, match="2 of mixup with settings old") as caught:
+        frame = read("digits", "performance")
+    assert len(caught) == 1
+    found = frame.groupby("augmentation").settings.unique().map(list).to_dict()
+    assert found == {"none": ["n"], "mixup": ["new"], "classic": ["c"]}
+
+
+def declare(results, text):
+    results.mkdir(exist_ok=True)
+    (results / "versions.yaml").write_text(text)
+
+
+def test_versions_declared_to_give_the_same_are_read_together(tmp_path, results):
+    rows = [row(0.1, seed=0, code="1234"), row(0.1, seed=0, code="1234", eps=0.5)]
+    rows += [row(0.2, seed=k, code="5678") for k in (0, 1)]
+    rows += [row(0.3, seed=k, code="other") for k in (0, 1)]
+    collected(tmp_path, *rows)
+    declare(results, "- codes: [5678, 1234]  # digits alone are a code as well\n  reason: speed\n")
+    with pytest.warns(LeftOut, match="engine 1234 = 5678 .* 2 of engine other"):
+        frame = read("digits", "performance")
+    # The point that both have made counts once, whole, as the one with more points made it.
+    assert frame[["code", "seed", "value"]].values.tolist() == [["5678", 0, 0.2], ["5678", 1, 0.2]]
+    collected(tmp_path, *rows, row(0.4, seed=2, code="1234"))
+    with pytest.warns(LeftOut, match="2 of engine other"):
+        frame = read("digits", "performance")
+    assert not frame.duplicated(["p", "seed", "eps"]).any()
+    assert set(frame.seed) == {0, 1, 2}
+    for code in ("1234", "5678"):
+        assert set(select("digits", "performance", code=code)[0].seed) == {0, 1, 2}
+    declare(results, "# nothing\n")
+    with pytest.warns(LeftOut):
+        assert read("digits", "performance").code.nunique() == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "codes: [a, b]", "- codes: [a, b]", "- {codes: [a, b], reason: ''}", "- [a, b]",
+     "- {codes: a, reason: b}", "- {codes: [[a]], reason: b}", "- {codes: [], reason: b}",
+     "just words", "- {codes: [a, b], reason: c}\n- {codes: [b, d], reason: e}",
+     "- {codes: [a, a], reason: b}", "- {codes: [a], reason: b, more: c}"],
+)  # fmt: skip
+def test_a_bad_declaration_is_named(tmp_path, results, refuses, text):
+    collected(tmp_path, row())
+    declare(results, text)
+    refuses(lambda: read("digits", "performance"), results / "versions.yaml", error=RecordError)
+
+
+def test_both_versions_stay_in_the_tables(tmp_path):
+    collected(tmp_path, row(0.1, code="old"), row(0.1, seed=1, code="old"))
+    collect("digits", [point_file(tmp_path / "new", row(0.2, code="new"))], keep=True)
+    assert points(every("digits", "performance")) == [("new", 0), ("old", 0), ("old", 1)]

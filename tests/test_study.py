@@ -350,7 +350,7 @@ def engine(tmp_path, monkeypatch):
 
     def change(module):
         with open(folder / f"{module}.py", "a") as file:
-            file.write("# changed\n")
+            file.write("changed = True\n")
         provenance.code_version.cache_clear()
 
     provenance.code_version.cache_clear()

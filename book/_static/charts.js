@@ -32,8 +32,8 @@
     const legend = { ...spec.config.legend, columns: Math.max(1, Math.floor(room / 110)) };
     const fit = { ...spec, config: themed({ ...spec.config, legend }) };
     if (spec.spec) {
-      const axes = 70; // pixels beside a panel
-      const width = Math.min(spec.spec.width, room - axes);
+      const axes = 70; // pixels beside a panel, and some for labels such as -100%
+      const width = Math.min(spec.spec.width, room - axes - 20);
       fit.spec = { ...spec.spec, width };
       fit.columns = Math.max(1, Math.min(spec.columns, Math.floor((room + 20) / (width + axes))));
     } else {
