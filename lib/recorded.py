@@ -13,7 +13,17 @@ from lib.profile import FOLDER, Profile, grid
 
 TITLES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 PHOTOGRAPHS = {"cifar10", "svhn"}
-STAGES = ["train", "load", "performance", "distances", "checks", "stress", "influence", "trust"]
+STAGES = [
+    "compile",
+    "train",
+    "load",
+    "performance",
+    "distances",
+    "checks",
+    "stress",
+    "influence",
+    "trust",
+]
 
 
 def label(profile):
