@@ -98,6 +98,47 @@ def test_bf16_learns_what_fp32_learns(colours):
     assert errors["bf16"] != errors["fp32"]
 
 
+class Stop(Exception):
+    pass
+
+
+class Stopping(Identity):
+    """The identity, until its `calls` are used up."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __repr__(self):
+        return repr(Identity())
+
+    def draw(self, sample, generator):
+        self.calls -= 1
+        if self.calls < 0:
+            raise Stop
+        return sample
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_interrupted_training_goes_on_in_its_precision_alone(colours, tmp_path, precision):
+    recipe = {"epochs": 4, "seed": 0, "batch_size": 24, "learning_rate": 0.05, "progress": False}
+    recipe |= {"checkpoint": tmp_path / "one.safetensors", "checkpoint_seconds": 0}
+
+    def fresh(precision=precision):
+        return initialise(build("small_cnn", 3, 3, precision), 0)
+
+    straight = fresh()
+    training.train(straight, colours, Identity(), **recipe | {"checkpoint": None})
+    with pytest.raises(Stop):
+        training.train(fresh(), colours, Stopping(9), **recipe)
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    with pytest.raises(training.CheckpointError, match="precision"):
+        training.train(fresh(other), colours, Identity(), **recipe)
+    resumed = fresh()
+    training.train(resumed, colours, Identity(), **recipe)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+
+
 # Compiled
 
 
