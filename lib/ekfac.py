@@ -8,6 +8,7 @@ scores have the sign of I and its l2 theta. Linear and Conv2d layers only.
 
 import copy
 import tempfile
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -85,12 +86,8 @@ def _layers(model, names):
 
 def _fit(model, x, y, paths, batch_size):
     """kronfluence's factors by layer: both bases of eigenvectors, and the mean eigenvalues."""
-    try:
-        from kronfluence import Analyzer, FactorArguments, Task, prepare_model
-    except ImportError as error:
-        raise ValueError(
-            f"method 'ekfac' needs kronfluence ({error}): pip install kronfluence==1.0.1"
-        ) from None
+    # Only where it is asked for: it takes a second to import, and half of the engine does without.
+    from kronfluence import Analyzer, FactorArguments, Task, prepare_model
 
     class Classification(Task):
         def compute_train_loss(self, batch, model, sample=False):
@@ -111,7 +108,12 @@ def _fit(model, x, y, paths, batch_size):
          "lambda_dtype"), x.dtype,
     )  # fmt: skip
     settings = FactorArguments(strategy="ekfac", use_empirical_fisher=True, **dtypes)
-    with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # it calls torch by an older name
         analyzer = Analyzer(
             "influence", whole, task, cpu=x.device.type == "cpu", disable_tqdm=True,
             output_dir=folder,
