@@ -233,7 +233,7 @@ def run(profile, point, *, control=None, progress=True):
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.
     first = "load" if checkpoint_path(profile, point).exists() else "train"
-    rows, clock = [], [time.perf_counter()]
+    rows, trusted, clock = [], [], [time.perf_counter()]
     own = subject(profile, point, progress=progress)
     measures = {
         first: list,
@@ -241,12 +241,11 @@ def run(profile, point, *, control=None, progress=True):
         "distances": lambda: distances(own),
         "checks": lambda: credibility(own, _rival(profile)),
         "stress": lambda: stress(own),
-        "influence": lambda: influence(own, control),
+        "trust": lambda: trusted.extend(trust(own)) or trusted,
+        "influence": lambda: influence(own, control, trusted),
     }
-    if point.seed != profile.grid["seed"][0]:
-        del measures["checks"]
-    elif point.p in (0, max(profile.grid["p"])):
-        measures["trust"] = lambda: trust(own)
+    if point.seed != profile.grid["seed"][0]:  # of networks alike but for the seed, one is enough
+        del measures["checks"], measures["trust"]
     for stage, measure in measures.items():
         rows += measure()
         clock.append(time.perf_counter())
