@@ -45,9 +45,13 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.readme
 
-bench: $(READY) $(PEERS)/.ready  ## what a point costs, by stage; attacks against peers
+# The peer of influence comes from GitHub, which not every network reaches: it is then left out.
+bench: $(READY) $(PEERS)/.ready  ## what a point costs, by stage; attacks and influence against peers
 	python benchmarks/point.py $(PROFILE)
 	PYTHONPATH=. $(PEERS)/bin/python benchmarks/attacks.py
+	-python -c "import torch_influence" 2>/dev/null || GIT_TERMINAL_PROMPT=0 \
+		python -m pip install --quiet -r benchmarks/requirements-influence.txt
+	python benchmarks/influence.py
 
 clean:  ## remove what can be made again: the website, executed chapters, the digits records
 	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake

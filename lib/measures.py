@@ -19,6 +19,7 @@ from lib.trust import correlation, leave_one_out
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
 SOLVERS = ("exact", "cg")  # of the last layer; "identity" is always shown beside them
 TOP = 100  # the most influential training points of a test point
+RETRAINING = "correlation with retraining"
 LOSS_ALONE = ", loss alone"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CENTRES = ("clean", "sphere", "adversarial")  # of stress
@@ -158,7 +159,7 @@ def stress(subject):
     return rows
 
 
-def influence(subject, control=None, trusted=()):
+def influence(subject, control=None, measured=()):
     """Rows: influence of real and of augmented training points on clean and adversarial tests.
 
     The last layer's influence, in a training risk over one draw of A(S): with the Hessian, without
@@ -171,8 +172,8 @@ def influence(subject, control=None, trusted=()):
     the TOP points of largest |I|, the mean over test points, and among all points of the draw.
 
     Rows that take the Hessian carry the damping, the solver's residual and the trust: the
-    correlation with retraining of the network whose influence it is, from `trusted`, the rows of
-    `trust`; missing where it was not measured, as of the control.
+    correlation with retraining of the network whose influence it is, if the rows `measured` before
+    have it; missing where they have not, as of the control.
     """
     drawn, augmented = subject.drawn, changed(subject.train, subject.drawn)
     n = len(drawn)
@@ -189,7 +190,7 @@ def influence(subject, control=None, trusted=()):
     rows.append(row("influence", "augmented points", augmented.float().mean(), n))
     own = _leanings(subject, join(drawn, originals))
     seen = _leanings(control, join(twins, originals)) if control and len(twins) else {}
-    believed = {told["test"]: told["value"] for told in trusted}
+    believed = {r["test"]: r["value"] for r in measured if r["measure"] == RETRAINING}
     for (test, method, share), strength in own.items():
         of = {group: strength[:, :n][:, members] for group, members in groups.items()}
         readings = {
@@ -240,7 +241,7 @@ def trust(subject):
         print(f"{subject.point}: {error}", file=sys.stderr)
         found = predicted.new_full((len(predicted),), math.nan)
     return [
-        row("influence", "correlation with retraining", part.nanmedian(), len(chosen),
+        row("influence", RETRAINING, part.nanmedian(), len(chosen),
             test=test, method=method)
         for test, part in zip(("clean", "adversarial"), found.chunk(2), strict=True)
     ]  # fmt: skip

@@ -233,7 +233,7 @@ def run(profile, point, *, control=None, progress=True):
         control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.
     first = "load" if checkpoint_path(profile, point).exists() else "train"
-    rows, trusted, clock = [], [], [time.perf_counter()]
+    rows, clock = [], [time.perf_counter()]
     own = subject(profile, point, progress=progress)
     measures = {
         first: list,
@@ -241,8 +241,8 @@ def run(profile, point, *, control=None, progress=True):
         "distances": lambda: distances(own),
         "checks": lambda: credibility(own, _rival(profile)),
         "stress": lambda: stress(own),
-        "trust": lambda: trusted.extend(trust(own)) or trusted,
-        "influence": lambda: influence(own, control, trusted),
+        "trust": lambda: trust(own),
+        "influence": lambda: influence(own, control, rows),
     }
     if point.seed != profile.grid["seed"][0]:  # of networks alike but for the seed, one is enough
         del measures["checks"], measures["trust"]

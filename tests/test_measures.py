@@ -732,7 +732,12 @@ def test_trust_is_missing_where_retraining_does_not_converge(made, monkeypatch, 
 
 def test_rows_of_influence_carry_damping_residual_and_trust(made):
     """Those that solve with the Hessian; the control's are about another network."""
-    told = [{"test": "clean", "value": 0.75}, {"test": "adversarial", "value": math.nan}]
+    values = {"clean": 0.75, "adversarial": math.nan}
+    told = [
+        {"measure": "correlation with retraining", "test": test, "value": value}
+        for test, value in values.items()
+    ]
+    told.append({"measure": "clean error", "value": 0.5})
     rows = influence(made("classic", 0.25), made("none", 0), told)
     named = [row for row in rows if "method" in row]
     assert {row["table"] for row in named} == {"influence", "distribution"}
