@@ -143,7 +143,8 @@ charts.table(
 )
 
 # %% [markdown]
-# A prediction to first order knows the direction better than the length of the way.
+# The prediction is of first order in the weight of the point: it follows the derivative, where retraining
+# takes the whole step.
 #
 # ## In the study
 #
