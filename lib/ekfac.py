@@ -58,6 +58,18 @@ def ekfac(risk, damping, batch_size=200):
     return solve
 
 
+def treatable(model):
+    """The names of the parameters that EK-FAC can treat: of Linear and plain Conv2d layers."""
+    plain = {path for path, layer in model.named_modules() if _plain(layer)}
+    return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in plain]
+
+
+def _plain(layer):
+    return isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    )
+
+
 def _layers(model, names):
     """The layers whose parameters are named; ValueError where EK-FAC can't have just these."""
     layers, left = [], set(names)
@@ -66,10 +78,7 @@ def _layers(model, names):
         own = {prefix + name for name, _ in module.named_parameters(recurse=False)}
         if not own & left:
             continue
-        plain = isinstance(module, nn.Linear) or (
-            isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-        )
-        if not plain:
+        if not _plain(module):
             raise ValueError(
                 f"method 'ekfac' can't treat {type(module).__name__} {path!r}, only Linear and "
                 f"plain Conv2d: leave {', '.join(sorted(own & left))} out of parameters"

@@ -35,6 +35,7 @@ from torch.nn.utils import parameters_to_vector
 
 from lib import attacks, charts, claims, data, records
 from lib.augmentation import Sample, changed
+from lib.ekfac import treatable
 from lib.influence import influence, parameter_influence, removal_effect, smallest_eigenvalue
 from lib.measures import log_ratio
 from lib.profile import FOLDER
@@ -463,8 +464,9 @@ Markdown(
 # were the network linear in its parameters. **EK-FAC** {cite}`george2018` stands for another, the second
 # moment of the training points' gradients: layer by layer, in a basis in which it would be diagonal if the
 # inputs of the layer and the gradients at its outputs were independent, it keeps the diagonal, and is
-# inverted without solving anything. So it is fast enough for every augmentation of
-# the study. Here it is on eight test points and their twins, beside the last layer's exact influence, with
+# inverted without solving anything. So it is fast enough for every augmentation of the study. It knows
+# linear and convolutional layers only; the parameters of others, of which the digits' network has none, are
+# left out. Here it is on eight test points and their twins, beside the last layer's exact influence, with
 # one damping for all:
 
 # %%
@@ -478,7 +480,8 @@ def pick(subject, rows):
 def both_ways(subject, few):
     """Influence in all parameters, by EK-FAC, and in the last layer."""
     shared = {"damping": damping, "l2": l2}
-    whole = influence(subject.model, subject.drawn, few, method="ekfac", **shared)
+    names = treatable(subject.model)
+    whole = influence(subject.model, subject.drawn, few, method="ekfac", parameters=names, **shared)
     inputs = subject.features(subject.drawn), subject.features(few)
     return whole, influence(subject.head, *inputs, method="exact", **shared).to(whole)
 
@@ -515,7 +518,7 @@ two = pick(live, [chosen, chosen + len(clean)])
 whole, last = both_ways(live, two)
 newton = influence(
     live.model, live.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
-    tolerance=1e-4,
+    tolerance=1e-4, parameters=treatable(live.model),
 )  # fmt: skip
 ways = {"Gauss-Newton, all": newton, "EK-FAC, all": whole, "exact, last layer": last}
 charts.table(

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lib.augmentation import Sample
+from lib.ekfac import treatable
 from lib.influence import NotPositiveDefinite, gradients, influence, s_test, self_influence
 
 
@@ -135,6 +136,18 @@ def test_layers_that_it_can_not_treat(refuses):
     grouped = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 3)).double()
     two = draw(20, 2, 4, 4)
     refuses(lambda: influence(grouped, two, two, method="ekfac"), "Conv2d", "0.weight")
+
+
+def test_what_it_can_treat_it_treats():
+    """The network of a profile for a GPU has BatchNorm, whose parameters are left out."""
+    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)]
+    model, train = seeded(lambda: nn.Sequential(*layers)), draw(20, 1, 4, 4)
+    names = treatable(model)
+    assert names == ["0.weight", "0.bias", "3.weight", "3.bias"]
+    found = influence(model, train, train, method="ekfac", parameters=names, damping=0.1)
+    assert found.isfinite().all()
+    assert treatable(model[3]) == ["weight", "bias"]
+    assert treatable(nn.Conv2d(2, 2, 3, groups=2)) == []
 
 
 def test_a_bare_parameter(refuses):
