@@ -45,10 +45,14 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.readme
 
-bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; attacks against peers
+# The peer of influence comes from GitHub, which not every network reaches: it is then left out.
+bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; attacks, influence against peers
 	python benchmarks/epoch.py $(PROFILE)
 	python benchmarks/point.py $(PROFILE)
 	PYTHONPATH=. $(PEERS)/bin/python benchmarks/attacks.py
+	-python -c "import torch_influence" 2>/dev/null || GIT_TERMINAL_PROMPT=0 \
+		python -m pip install --quiet -r benchmarks/requirements-influence.txt
+	python benchmarks/influence.py
 
 clean:  ## remove what can be made again: the website, executed chapters, the digits records
 	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake

@@ -19,8 +19,9 @@ from scipy import stats
 
 from lib.show import finite, in_base64, pictures, sentence, table
 
-__all__ = ["Figure", "against", "against_p", "colours", "coverage", "distribution", "finite",
-           "histogram", "intervals", "over_seeds", "pictures", "scatter", "table"]  # fmt: skip
+__all__ = ["Figure", "against", "against_p", "boundaries", "colours", "coverage", "distribution",
+           "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
+           "table"]  # fmt: skip
 
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
 GREY = "#767676"
@@ -28,6 +29,8 @@ PALETTE = {"none": GREY, "classic": "#0072B2", "mixup": "#D55E00",
            "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
 MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
 GROUPS = {"real": GREY, "augmented": "#8A63D2"}
+LINES = {"all points": GREY, "predicted": "#0072B2", "retrained": "#D55E00"}
+DASHES = {"predicted": [6, 4]}
 VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": GREY}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
@@ -213,6 +216,60 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
     names = list(dict.fromkeys([x, y, colour, *hover, *([facet] if facet else [])]))
     data = table[[name for name in names if name in table]]
     return Figure(_panels(chart, data, facet, columns), description)
+
+
+def boundaries(points, lines, *, x, y, description):
+    """Points of two classes in a plane with straight decision boundaries through them.
+
+    points: columns named `x` and `y`, which title the axes, "class", and "note", a word beside the
+    points that have one. lines: columns "boundary", its name, and u, v, w of u x + v y + w = 0.
+    """
+    box = points[[x, y]].agg(["min", "max"])
+    margin = 0.08 * (box.loc["max"] - box.loc["min"])
+    sides = {name: [box[name]["min"] - margin[name], box[name]["max"] + margin[name]]
+             for name in (x, y)}  # fmt: skip
+    ends = pd.concat([_through(lines, side, sides[x], sides[y]) for side in (-1, 1)])
+    ends = ends.rename(columns={"x": x, "y": y})
+    across, up = (
+        alt.X(f"{x}:Q", scale=alt.Scale(domain=sides[x], nice=False)),
+        alt.Y(f"{y}:Q", scale=alt.Scale(domain=sides[y], nice=False)),
+    )
+    names, classes = colours(lines.boundary, LINES), colours(points["class"], {})
+    dashes = alt.Scale(domain=list(names), range=[DASHES.get(name, [1, 0]) for name in names])
+    dots = alt.Chart(points.rename(columns={"class": "name"})).encode(across, up)
+    noted = dots.transform_filter("datum.note != ''")
+    chart = alt.layer(
+        alt.Chart(ends.rename(columns={"boundary": "name"}))
+        .mark_line(strokeWidth=2.5, clip=True)
+        .encode(
+            across, up, color=_colour("name", names | classes),
+            strokeDash=alt.StrokeDash("name:N", scale=dashes, legend=None),
+        ),
+        dots.mark_point(filled=True, size=60).encode(
+            color=_colour("name", names | classes),
+            shape=alt.Shape("name:N", legend=None),
+            tooltip=["name:N", "note:N", f"{x}:Q", f"{y}:Q"],
+        ),
+        noted.mark_point(size=260, strokeWidth=2, color=PALETTE["none"]),
+        noted.mark_text(align="left", dx=14, fontSize=12, color=PALETTE["none"]).encode(
+            text="note:N"
+        ),
+    )  # fmt: skip
+    return Figure(chart.properties(width=WIDTH, height=HEIGHT), description)
+
+
+def _through(lines, side, *box):
+    """A point of each line, beyond the box on this `side`."""
+    reach = sum(max(map(abs, ends)) for ends in box)  # no point of the box is farther from 0
+    length = np.hypot(lines.u, lines.v)
+    u, v, w = lines.u / length, lines.v / length, lines.w / length
+    return pd.DataFrame(
+        {
+            "boundary": lines.boundary,
+            "x": -w * u - side * v * (reach + w.abs()),
+            "y": -w * v + side * u * (reach + w.abs()),
+        }
+    )
 
 
 def distribution(table, *, description, x="|I|", y="p", facet="test", columns=2):

@@ -8,6 +8,7 @@ scores have the sign of I and its l2 theta. Linear and Conv2d layers only.
 
 import copy
 import tempfile
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,18 @@ def ekfac(risk, damping, batch_size=200):
     return solve
 
 
+def treatable(model):
+    """The names of the parameters that EK-FAC can treat: of Linear and plain Conv2d layers."""
+    plain = {path for path, layer in model.named_modules() if _plain(layer)}
+    return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in plain]
+
+
+def _plain(layer):
+    return isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    )
+
+
 def _layers(model, names):
     """The layers whose parameters are named; ValueError where EK-FAC can't have just these."""
     layers, left = [], set(names)
@@ -65,10 +78,7 @@ def _layers(model, names):
         own = {prefix + name for name, _ in module.named_parameters(recurse=False)}
         if not own & left:
             continue
-        plain = isinstance(module, nn.Linear) or (
-            isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-        )
-        if not plain:
+        if not _plain(module):
             raise ValueError(
                 f"method 'ekfac' can't treat {type(module).__name__} {path!r}, only Linear and "
                 f"plain Conv2d: leave {', '.join(sorted(own & left))} out of parameters"
@@ -85,12 +95,8 @@ def _layers(model, names):
 
 def _fit(model, x, y, paths, batch_size):
     """kronfluence's factors by layer: both bases of eigenvectors, and the mean eigenvalues."""
-    try:
-        from kronfluence import Analyzer, FactorArguments, Task, prepare_model
-    except ImportError as error:
-        raise ValueError(
-            f"method 'ekfac' needs kronfluence ({error}): pip install kronfluence==1.0.1"
-        ) from None
+    # Only where it is asked for: it takes a second to import, and half of the engine does without.
+    from kronfluence import Analyzer, FactorArguments, Task, prepare_model
 
     class Classification(Task):
         def compute_train_loss(self, batch, model, sample=False):
@@ -111,7 +117,12 @@ def _fit(model, x, y, paths, batch_size):
          "lambda_dtype"), x.dtype,
     )  # fmt: skip
     settings = FactorArguments(strategy="ekfac", use_empirical_fisher=True, **dtypes)
-    with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # it calls torch by an older name
         analyzer = Analyzer(
             "influence", whole, task, cpu=x.device.type == "cpu", disable_tqdm=True,
             output_dir=folder,

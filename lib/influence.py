@@ -11,11 +11,13 @@ What every function here takes besides:
 - curvature: "hessian", or "gauss-newton" (J' diag(loss'') J, never indefinite).
 - method: "exact", the dense H by Cholesky; "cg", conjugate gradients (settings: tolerance=1e-8,
   of the relative residual; iterations=1000; rank=512 of the preconditioner); "lissa" and
-  "arnoldi", as `lib.solvers` has them; "identity", which drops H. Where kronfluence is installed
-  "ekfac", and where torch-influence is "torch-influence-direct", "-cg" and "-lissa". damping is
+  "arnoldi", as `lib.solvers` has them; "identity", which drops H; "ekfac", by kronfluence; and,
+  where torch-influence is installed, "torch-influence-direct", "-cg" and "-lissa". damping is
   added to H.
-- memory: the bytes that a chunk may take; gradients and scores are made in as many as it needs.
-  chunk_size bounds the examples of a chunk further.
+- memory: the bytes that what is made on the way may take at once: gradients, products, vectors
+  being solved, the dense Hessian; they are made in as many chunks as it needs. Beside it come
+  what is given and what is returned, and for a last layer its inputs, one row an example, which
+  are kept. chunk_size bounds the examples of a chunk further.
 - report: a dict that receives method, curvature, damping and residual, the largest
   |(H + damping I) s - g| / |g| of what was solved (None where H is not what the method solves).
 """
@@ -61,7 +63,9 @@ def influence(model, train, test, *, points=None, progress=False, **settings):
     makes the risk: what these points would do if they had a weight in it.
     progress: show a bar.
 
-    Raises NotPositiveDefinite where H + damping I is not.
+    Raises NotPositiveDefinite where H + damping I is not: "exact" always, "cg" only where the
+    directions that it walks meet the negative curvature, so that a number from it is no proof that
+    there is none. `smallest_eigenvalue` says it beforehand.
     """
     with problem(model, train, **settings) as (risk, solve):
         points = risk.train if points is None else risk.see(points)

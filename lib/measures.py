@@ -19,6 +19,7 @@ from lib.trust import correlation, leave_one_out
 SMALLEST_GROUP = 30  # a ratio of means over fewer points is missing, not zero
 SOLVERS = ("exact", "cg")  # of the last layer; "identity" is always shown beside them
 TOP = 100  # the most influential training points of a test point
+RETRAINING = "correlation with retraining"
 LOSS_ALONE = ", loss alone"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CENTRES = ("clean", "sphere", "adversarial")  # of stress
@@ -158,7 +159,7 @@ def stress(subject):
     return rows
 
 
-def influence(subject, control=None):
+def influence(subject, control=None, measured=()):
     """Rows: influence of real and of augmented training points on clean and adversarial tests.
 
     The last layer's influence, in a training risk over one draw of A(S): with the Hessian, without
@@ -169,6 +170,10 @@ def influence(subject, control=None):
     of `control`, the Subject of the same seed at p = 0. "..., loss alone" is the same without the
     regulariser's share in the points' gradients. Beside them, the share of augmented points among
     the TOP points of largest |I|, the mean over test points, and among all points of the draw.
+
+    Rows that take the Hessian carry the damping, the solver's residual and the trust: the
+    correlation with retraining of the network whose influence it is, if the rows `measured` before
+    have it; missing where they have not, as of the control.
     """
     drawn, augmented = subject.drawn, changed(subject.train, subject.drawn)
     n = len(drawn)
@@ -185,24 +190,24 @@ def influence(subject, control=None):
     rows.append(row("influence", "augmented points", augmented.float().mean(), n))
     own = _leanings(subject, join(drawn, originals))
     seen = _leanings(control, join(twins, originals)) if control and len(twins) else {}
+    believed = {r["test"]: r["value"] for r in measured if r["measure"] == RETRAINING}
     for (test, method, share), strength in own.items():
         of = {group: strength[:, :n][:, members] for group, members in groups.items()}
         readings = {
-            "groups": _log_ratio(of["augmented"], of["real"]),
-            "pairs": _log_ratio(of["augmented"], strength[:, n:]),
+            "groups": log_ratio(of["augmented"], of["real"]),
+            "pairs": log_ratio(of["augmented"], strength[:, n:]),
         }
         if seen:
-            readings["control"] = _log_ratio(*seen[test, method, share].chunk(2, 1))
-        where = {"test": test, "method": method}
-        _, solver = subject.s_test(method) if method in SOLVERS else (None, {})
-        how = {name: solver.get(name, math.nan) for name in ("damping", "residual")}
+            readings["control"] = log_ratio(*seen[test, method, share].chunk(2, 1))
+        how = _how(subject, test, method, believed)
         for reading, ratio in readings.items():
+            by = _how(control, test, method) if reading == "control" else how
             rows.append(row("influence", "log ratio", ratio.quantile(0.5), sizes["augmented"],
-                            reading=reading + share, **where, **how))  # fmt: skip
+                            reading=reading + share, **by))  # fmt: skip
         top = strength[:, :n].topk(min(TOP, n)).indices
         rows.append(row("influence", "augmented among the most influential",
                         augmented[top].float().mean(), top.shape[1],
-                        reading="top" + share, **where))  # fmt: skip
+                        reading="top" + share, **how))  # fmt: skip
         if share:
             continue
         for group, size in sizes.items():
@@ -211,7 +216,7 @@ def influence(subject, control=None):
                 ordered = of[group].flatten().sort().values
                 for q in QUANTILES:
                     value = ordered[round(q * (len(ordered) - 1))]
-                    rows.append(row("distribution", "|I|", value, size, group=group, q=q, **where))
+                    rows.append(row("distribution", "|I|", value, size, group=group, q=q, **how))
     return rows
 
 
@@ -236,7 +241,7 @@ def trust(subject):
         print(f"{subject.point}: {error}", file=sys.stderr)
         found = predicted.new_full((len(predicted),), math.nan)
     return [
-        row("influence", "correlation with retraining", part.nanmedian(), len(chosen),
+        row("influence", RETRAINING, part.nanmedian(), len(chosen),
             test=test, method=method)
         for test, part in zip(("clean", "adversarial"), found.chunk(2), strict=True)
     ]  # fmt: skip
@@ -260,7 +265,17 @@ def _leanings(subject, points):
     return found
 
 
-def _log_ratio(augmented, real):
+def _how(subject, test, method, believed=None):
+    """Columns of a row: of what, and how far it can be trusted."""
+    solver, trust = {}, math.nan
+    if method in SOLVERS:
+        _, solver = subject.s_test(method)
+        trust = (believed or {}).get(test, math.nan)
+    numbers = {name: solver.get(name, math.nan) for name in ("damping", "residual")}
+    return {"test": test, "method": method, **numbers, "trust": trust}
+
+
+def log_ratio(augmented, real):
     """Log of the ratio of row means, `[n_test]`; NaN where a group is too small to be compared."""
     if min(augmented.shape[1], real.shape[1]) < SMALLEST_GROUP:
         return augmented.new_full((len(augmented),), math.nan)

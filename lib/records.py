@@ -22,7 +22,7 @@ from lib.provenance import ROOT
 POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
-BESIDE = ["low", "high", "limit", "warning", "residual"]  # how far some values can be trusted
+BESIDE = ["low", "high", "limit", "warning", "residual", "trust"]  # how far to believe a value
 CELL = ["augmentation", "p", "seed"]  # which point of a profile
 REQUIRED = {*POINT, *PROVENANCE, *VALUES}
 

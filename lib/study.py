@@ -282,12 +282,11 @@ def run(profile, point, *, control=None, progress=True):
         "distances": lambda: distances(own),
         "checks": lambda: credibility(own, _rival(profile)),
         "stress": lambda: stress(own),
-        "influence": lambda: influence(own, control),
+        "trust": lambda: trust(own),
+        "influence": lambda: influence(own, control, rows),
     }
-    if point.seed != profile.grid["seed"][0]:
-        del measures["checks"]
-    elif point.p in (0, max(profile.grid["p"])):
-        measures["trust"] = lambda: trust(own)
+    if point.seed != profile.grid["seed"][0]:  # of networks alike but for the seed, one is enough
+        del measures["checks"], measures["trust"]
     for stage, measure in measures.items():
         rows += measure()
         clock.append(time.perf_counter())

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from lib import checks
 from lib.attacks import frozen
 from lib.augmentation import Sample
-from lib.influence import indices_of
+from lib.influence import indices_of, removal_effect
 from lib.last_layer import risk_of
 from lib.risk import MEMORY, take
 from lib.solvers import DENSE
@@ -154,6 +154,38 @@ def correlation(predicted, actual):
     return (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1))
 
 
+def rank_correlation(predicted, actual):
+    """Spearman's correlation of the rows, `[n_test]`: Pearson's of their ranks."""
+    left, right = (
+        torch.from_numpy(rankdata(side.cpu().numpy(), axis=1)) for side in (predicted, actual)
+    )
+    return correlation(left, right)
+
+
+def agreement(model, train, test, *, l2, hardest=5, most=15, tolerance=1e-6):
+    """Pearson's and Spearman's correlation of predicted and actual changes, means over test points.
+
+    In the way of Basu et al. (2021): of the `hardest` test points, those of largest loss, and the
+    `most` training points of largest predicted effect, left out one by one. model: at a minimum of
+    its risk in all its parameters, as `minimised` gives it. ValueError as `leave_one_out`.
+    """
+    losses = _losses(model, test)
+    test = take(test, losses.argsort(descending=True)[:hardest])
+    predicted = removal_effect(model, train, test, method="exact", l2=l2)
+    chosen = predicted.abs().mean(0).argsort(descending=True)[:most]
+    actual = leave_one_out(model, train, test, chosen, l2=l2, tolerance=tolerance)
+    sides = predicted[:, chosen], actual
+    return correlation(*sides).mean().item(), rank_correlation(*sides).mean().item()
+
+
+def _losses(model, test):
+    """The loss of each test point, in eval mode."""
+    with frozen(model), torch.no_grad():
+        risk = risk_of(model, test)
+        parts = (take(risk.train, part) for part in risk.gradient_chunks(risk.train))
+        return torch.cat([risk.losses(risk.theta, part.x, part.y) for part in parts])
+
+
 def linear_datamodelling_score(predicted, masks, outcomes):
     """Spearman correlations over training subsets, `[n_test]`, between -1 and 1.
 
@@ -173,10 +205,7 @@ def linear_datamodelling_score(predicted, masks, outcomes):
             f"subsets, got {list(outcomes.shape)}"
         )
     sums = predicted.double() @ masks.T.to(predicted.device, DOUBLE)  # [n_test, subsets]
-    left, right = (
-        torch.from_numpy(rankdata(side.cpu().numpy(), axis=1)) for side in (sums, outcomes.T)
-    )
-    return correlation(left, right)
+    return rank_correlation(sums, outcomes.T)
 
 
 def retrained_on_subsets(fit, train, test, subsets, *, generator, share=0.5, progress=False):
@@ -193,9 +222,5 @@ def retrained_on_subsets(fit, train, test, subsets, *, generator, share=0.5, pro
     losses = []
     for mask in tqdm(masks, "subsets", disable=not progress):
         mask[torch.randperm(len(train), generator=generator, device=generator.device)[:size]] = True
-        model = fit(take(train, mask.to(train.x.device)))
-        with frozen(model), torch.no_grad():
-            risk = risk_of(model, test)
-            parts = (take(risk.train, part) for part in risk.gradient_chunks(risk.train))
-            losses.append(torch.cat([risk.losses(risk.theta, part.x, part.y) for part in parts]))
+        losses.append(_losses(fit(take(train, mask.to(train.x.device))), test))
     return masks, torch.stack(losses)

@@ -119,6 +119,15 @@ def cells():
     )
 
 
+def plane(lines=((1, 2, -1), (-3, 0, 0.5), (0, 0.01, 0))):
+    points = pd.DataFrame({"length": [-2.0, 0.0, 3.0], "width": [1.0, 0.0, -1.0]})
+    points["class"], points["note"] = ["one", "other", "one"], ["", "left out", ""]
+    names = ("all points", "predicted", "retrained")[: len(lines)]
+    rows = [dict(zip("uvw", line, strict=True), boundary=name)
+            for name, line in zip(names, lines, strict=True)]  # fmt: skip
+    return points, pd.DataFrame(rows)
+
+
 @pytest.fixture
 def figures(study, quantiles, effects):
     sentence = "What the chart shows"
@@ -135,6 +144,7 @@ def figures(study, quantiles, effects):
         "distribution": charts.distribution(quantiles, description=sentence),
         "intervals": charts.intervals(effects, description=sentence),
         "coverage": charts.coverage(cells(), description=sentence),
+        "boundaries": charts.boundaries(*plane(), x="length", y="width", description=sentence),
     }  # fmt: skip
 
 
@@ -355,6 +365,41 @@ def test_effects_keep_their_order_and_need_no_finite_ends(effects):
     data = rows_of(charts.intervals(effects, description="d").spec()).dropna(subset="label")
     assert list(data.label) == list(effects.label)
     assert data.low.isna().tolist() == [False, False, True]
+
+
+# Boundaries
+
+
+@given(st.tuples(*[st.floats(-5, 5)] * 3).filter(lambda line: math.hypot(*line[:2]) > 0.01))
+def test_a_boundary_crosses_the_whole_picture(line):
+    """Both ends fulfil u x + v y + w = 0, and every point of the line between the axes is drawn."""
+    u, v, w = line
+    points, lines = plane([line])
+    spec = charts.boundaries(points, lines, x="length", y="width", description="d").spec()
+    ends = [
+        row for rows in spec["datasets"].values() for row in rows if row["name"] == "all points"
+    ]
+    assert len(ends) == 2
+    scale = 1 + abs(w) / math.hypot(u, v)
+    for end in ends:
+        assert abs(u * end["length"] + v * end["width"] + w) < 1e-9 * 100 * scale
+        assert max(abs(end["length"]) / 4, abs(end["width"]) / 2) > 1  # beyond the axes
+    # From one end to the other through the foot of the origin.
+    foot = np.array([u, v]) * -w / (u * u + v * v)
+    along = [np.dot(np.array([end["length"], end["width"]]) - foot, (-v, u)) for end in ends]
+    assert along[0] < 0 < along[1]
+
+
+def test_boundaries_names_what_is_seen():
+    points, lines = plane()
+    spec = charts.boundaries(points, lines, x="length", y="width", description="d").spec()
+    assert set(rows_of(spec).name.dropna()) == {"all points", "predicted", "retrained", "one",
+                                                "other"}  # fmt: skip
+    line, *_ = spec["layer"]
+    assert line["mark"]["clip"]
+    for axis, name in (("x", "length"), ("y", "width")):
+        low, high = line["encoding"][axis]["scale"]["domain"]
+        assert low < points[name].min() < points[name].max() < high
 
 
 # Pictures

@@ -5,14 +5,8 @@ import torch
 from torch import nn
 
 from lib.augmentation import Sample
+from lib.ekfac import treatable
 from lib.influence import NotPositiveDefinite, gradients, influence, s_test, self_influence
-
-WHY = "kronfluence is not installed: benchmarks/requirements-influence.txt has it"
-
-
-@pytest.fixture
-def package():
-    return pytest.importorskip("kronfluence", reason=WHY)
 
 
 def draw(s, *shape, classes=3, seed=0):
@@ -42,7 +36,7 @@ def by_definition(layer_inputs, layer_slopes, gradients, c):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer(package, bias):
+def test_a_linear_layer(bias):
     model = seeded(lambda: nn.Linear(4, 3, bias=bias))
     train, test = draw(60, 4), draw(5, 4, seed=50)
     a = torch.cat([train.x, torch.ones(60, 1)], 1) if bias else train.x
@@ -56,7 +50,7 @@ def test_a_linear_layer(package, bias):
     assert torch.allclose(value[:, 12:], expected[:, :, 4:].flatten(1), rtol=1e-6)
 
 
-def test_scores_are_minus_the_products_with_the_training_gradients(package):
+def test_scores_are_minus_the_products_with_the_training_gradients():
     model = seeded(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
     train, test = draw(60, 4), draw(5, 4, seed=50)
     settings = {"method": "ekfac", "l2": 0.02, "damping": 0.01}
@@ -67,7 +61,7 @@ def test_scores_are_minus_the_products_with_the_training_gradients(package):
     assert torch.allclose(self_influence(model, train, **settings), diagonal, atol=1e-10)
 
 
-def test_each_layer_is_a_block_of_its_own(package):
+def test_each_layer_is_a_block_of_its_own():
     model = seeded(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
     train, test = draw(60, 4), draw(5, 4, seed=50)
     whole = s_test(model, train, test, method="ekfac", damping=0.01)
@@ -75,7 +69,8 @@ def test_each_layer_is_a_block_of_its_own(package):
     assert torch.allclose(whole[:, 25:], last, rtol=1e-6)
 
 
-def test_kronfluences_own_scores_are_minus_ours(package, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*GradScaler:FutureWarning")
+def test_kronfluences_own_scores_are_minus_ours(tmp_path):
     """Its pairwise scores, of a summed loss without regulariser, on a convolutional network."""
     from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model
     from torch.nn.functional import cross_entropy
@@ -115,7 +110,7 @@ def test_kronfluences_own_scores_are_minus_ours(package, tmp_path):
     assert torch.allclose(-ours, theirs["all_modules"].to(ours), rtol=1e-5, atol=1e-9)
 
 
-def test_it_is_close_to_the_whole_empirical_fisher(package):
+def test_it_is_close_to_the_whole_empirical_fisher():
     """With isotropic inputs the factors are nearly independent: Pearson 0.99 over all scores."""
     model = seeded(lambda: nn.Linear(6, 3, bias=False))
     train, test = draw(4000, 6), draw(20, 6, seed=50)
@@ -143,6 +138,18 @@ def test_layers_that_it_can_not_treat(refuses):
     refuses(lambda: influence(grouped, two, two, method="ekfac"), "Conv2d", "0.weight")
 
 
+def test_what_it_can_treat_it_treats():
+    """The network of a profile for a GPU has BatchNorm, whose parameters are left out."""
+    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)]
+    model, train = seeded(lambda: nn.Sequential(*layers)), draw(20, 1, 4, 4)
+    names = treatable(model)
+    assert names == ["0.weight", "0.bias", "3.weight", "3.bias"]
+    found = influence(model, train, train, method="ekfac", parameters=names, damping=0.1)
+    assert found.isfinite().all()
+    assert treatable(model[3]) == ["weight", "bias"]
+    assert treatable(nn.Conv2d(2, 2, 3, groups=2)) == []
+
+
 def test_a_bare_parameter(refuses):
     class Shifted(nn.Module):
         def __init__(self):
@@ -156,15 +163,9 @@ def test_a_bare_parameter(refuses):
     refuses(lambda: influence(*call, method="ekfac"), "Shifted", "shift")
 
 
-def test_no_damping_for_directions_without_curvature(package, refuses):
+def test_no_damping_for_directions_without_curvature(refuses):
     model, train = nn.Linear(4, 3).double(), draw(20, 4)
     still = Sample(torch.zeros_like(train.x), train.y)
     refuses(
         lambda: influence(model, still, train, method="ekfac"), "damping", error=NotPositiveDefinite
     )
-
-
-def test_without_the_package(refuses, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "kronfluence", None)
-    call = nn.Linear(4, 3).double(), draw(20, 4), draw(5, 4)
-    refuses(lambda: influence(*call, method="ekfac"), "pip install kronfluence==1.0.1")

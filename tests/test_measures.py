@@ -11,11 +11,11 @@ import torch
 from scipy import stats
 from test_study import small_profile
 
-from lib import attacks, study
+from lib import attacks, measures, study
 from lib.augmentation import Identity, Sample, changed
 from lib.influence import gradient_norms
 from lib.influence import influence as influence_scores
-from lib.measures import credibility, distances, influence, performance, stress
+from lib.measures import credibility, distances, influence, performance, stress, trust
 from lib.models import build, initialise
 from lib.stress import sphere
 from lib.subject import Subject, stratified
@@ -687,6 +687,78 @@ def test_only_the_excess_over_the_control_speaks_of_training(made):
         one, two = (pick(rows, reading=r, test=test, method=method)["value"]
                     for r in ("pairs", "control"))  # fmt: skip
         assert one == pytest.approx(two, abs=1e-6)
+
+
+# Trust
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_trust_is_the_correlation_with_retraining(made, monkeypatch, sign):
+    """If retraining gave just what was predicted, it is one; the half left out is the largest."""
+    subject = made("classic", 0.25)
+    by_hand = ByHand(subject)
+    g = by_hand.gradients(subject.drawn, by_hand.l2)
+    tests = by_hand.gradients(subject.influence_tests)
+    effects = tests @ np.linalg.solve(by_hand.H, g.T) / 200
+    asked = []
+
+    def retrained(head, train, tests, indices, *, l2, tolerance):
+        asked.extend(indices.tolist())
+        assert l2 == 5e-4
+        return 1 + sign * 2 * torch.from_numpy(effects[:, asked])
+
+    monkeypatch.setattr(measures, "leave_one_out", retrained)
+    monkeypatch.setitem(subject.profile.influence, "left_out", 7)
+    rows = trust(subject)
+    assert [row["test"] for row in rows] == ["clean", "adversarial"]
+    for row in rows:
+        assert row["measure"] == "correlation with retraining"
+        assert row["value"] == pytest.approx(sign, abs=1e-6)
+        assert (row["examples"], row["method"]) == (7, "exact")
+    assert len(set(asked)) == 7
+    assert asked[:3] == np.argsort(-np.abs(effects).mean(0))[:3].tolist()
+
+
+def test_trust_is_missing_where_retraining_does_not_converge(made, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError("stopped at a gradient of norm 3")
+
+    monkeypatch.setattr(measures, "leave_one_out", refuse)
+    rows = trust(made("none", 0))
+    assert len(rows) == 2
+    assert all(math.isnan(row["value"]) for row in rows)
+    assert "norm 3" in capsys.readouterr().err
+
+
+def test_rows_of_influence_carry_damping_residual_and_trust(made):
+    """Those that solve with the Hessian; the control's are about another network."""
+    values = {"clean": 0.75, "adversarial": math.nan}
+    told = [
+        {"measure": "correlation with retraining", "test": test, "value": value}
+        for test, value in values.items()
+    ]
+    told.append({"measure": "clean error", "value": 0.5})
+    rows = influence(made("classic", 0.25), made("none", 0), told)
+    named = [row for row in rows if "method" in row]
+    assert {row["table"] for row in named} == {"influence", "distribution"}
+    for row in named:
+        solved = row["method"] == "exact"
+        assert (row["damping"] == 0) == solved
+        assert (row["residual"] < 1e-6) == solved
+        own = not row.get("reading", "").startswith("control")
+        believed = solved and own and row["test"] == "clean"
+        assert (row["trust"] == 0.75) == believed
+        assert math.isnan(row["trust"]) == (not believed)
+
+
+def test_the_controls_residual_is_the_controls(made):
+    subject, control = made("classic", 0.25), made("none", 0)
+    rows = influence(subject, control)
+    residuals = {s: s.s_test("exact")[1]["residual"] for s in (subject, control)}
+    assert residuals[subject] != residuals[control]
+    for reading, whose in (("pairs", subject), ("control", control)):
+        found = pick(rows, reading=reading, test="clean", method="exact")
+        assert found["residual"] == residuals[whose]
 
 
 def test_measuring_leaves_the_network_and_the_global_generator_alone(made, global_rng_untouched):

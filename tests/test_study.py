@@ -114,7 +114,7 @@ def expected_rows(profile, p, checked):
         + [("influence", f"{reading}, loss alone", *test) for reading in readings
            for test in tests[1:]]
         + [("influence", "augmented points")]
-        + trusted * (checked and p in (0, 1))
+        + trusted * checked
     )  # fmt: skip
 
 
@@ -169,6 +169,14 @@ def test_run_writes_a_complete_record(house, tmp_path, augmentation, p, seed):
     }  # fmt: skip
     for name, value in shared.items():
         assert (frame[name] == value).all(), name
+    # What was measured of the network is beside each of its own readings, and nowhere else.
+    told = frame[frame.measure == "correlation with retraining"]
+    assert len(told) == 2 * (seed == 0)
+    readings = frame[frame.reading.isin(["groups", "pairs", "top"])]
+    for test, method in readings[["test", "method"]].drop_duplicates().itertuples(index=False):
+        beside = readings[(readings.test == test) & (readings.method == method)].trust
+        known = told.value[told.test == test].tolist() if method == "exact" else []
+        assert beside.dropna().unique().tolist() == [v for v in known if v == v]
     # The checksum is of the images that were used, not of the whole data set.
     assert images.checksum != data.load("digits").checksum
     cost = frame[frame.table == "cost"]

@@ -14,10 +14,12 @@ from torch import nn
 from lib.augmentation import Sample
 from lib.influence import influence, removal_effect
 from lib.trust import (
+    agreement,
     correlation,
     leave_one_out,
     linear_datamodelling_score,
     minimised,
+    rank_correlation,
     retrained_on_subsets,
 )
 
@@ -176,3 +178,38 @@ def test_correlation_is_numpys():
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(one, other, strict=True)]
     assert correlation(one, other).tolist() == pytest.approx(expected)
     assert correlation(torch.ones(1, 3), torch.rand(1, 3)).isnan().all()
+
+
+def test_rank_correlation_is_scipys():
+    one, other = torch.randint(0, 6, (2, 4, 9), generator=torch.Generator().manual_seed(0))
+    expected = [stats.spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
+    assert rank_correlation(one, other).tolist() == pytest.approx(expected)
+
+
+def test_agreement_is_that_of_scikit_learns_retraining(digits):
+    """Every step by hand: the hardest test points, the largest predictions, one fit for each."""
+    model, train, *_ = digits
+    x, y = load_digits(return_X_y=True)
+    test = sample(x[1000:1040] / 16, y[1000:1040])
+    before = losses(model, test)
+    hardest = before.argsort(descending=True)[:2]
+    predicted = removal_effect(model, train, test, l2=L2, method="exact")[hardest]
+    chosen = predicted.abs().mean(0).argsort(descending=True)[:8]
+    after = []
+    for i in chosen:
+        kept = torch.arange(300) != i
+        after.append(losses(fit(Sample(train.x[kept], train.y[kept])), test)[hardest])
+    actual = torch.stack(after, 1) - before[hardest, None]
+    pairs = list(zip(predicted[:, chosen], actual, strict=True))
+    pearson, spearman = agreement(model, train, test, l2=L2, hardest=2, most=8)
+    expected = np.mean([stats.pearsonr(*pair).statistic for pair in pairs])
+    assert pearson == pytest.approx(expected, abs=1e-3)
+    assert pearson > 0.98
+    expected = np.mean([stats.spearmanr(*pair).statistic for pair in pairs])
+    assert spearman == pytest.approx(expected, abs=1e-6)
+
+
+def test_agreement_where_retraining_does_not_converge(digits, refuses):
+    """No gradient in double precision gets so short."""
+    model, train, test, *_ = digits
+    refuses(lambda: agreement(model, train, test, l2=L2, tolerance=1e-30), "gradient", "1e-30")
