@@ -12,6 +12,7 @@ from lib.attacks import boundary_distance
 from lib.augmentation import Sample, changed
 from lib.influence import gradient_norms, scores
 from lib.minimal import mean_distance, risk_curve
+from lib.runtime import memory
 from lib.stress import bootstrap, prediction_change_stress, sphere
 from lib.subject import join, stratified
 from lib.trust import correlation, leave_one_out
@@ -235,7 +236,9 @@ def trust(subject):
     order = torch.randperm(len(rest), generator=subject.generator("left out"), device=rest.device)
     chosen = torch.cat([most, rest[order[: number - len(most)]]])
     try:
-        actual = leave_one_out(subject.head, train, tests, chosen, l2=subject.l2, tolerance=1e-6)
+        actual = leave_one_out(
+            subject.head, train, tests, chosen, l2=subject.l2, tolerance=1e-6, memory=memory()
+        )
         found = correlation(predicted[:, chosen], actual)
     except ValueError as error:
         print(f"{subject.point}: {error}", file=sys.stderr)

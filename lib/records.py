@@ -164,6 +164,11 @@ def collect(profile, files, *, keep=False):
     key = [name for name in rows.columns if name not in [*VALUES, *BESIDE, *PROVENANCE]]
     rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
     rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)
+    if "trust" in rows:
+        # Measured at one seed, of a kind of network: those of the other seeds carry it as well.
+        kind = [name for name in [*key, "code", "settings"] if name != "seed"]
+        known = rows.groupby(kind, dropna=False).trust.transform("first")
+        rows["trust"] = rows.trust.fillna(known)
     for table, part in rows.groupby("table"):
         unused = [name for name in part if part[name].isna().all() and name not in REQUIRED]
         part = part.drop(columns=["table", *unused])

@@ -19,7 +19,6 @@ from lib.augmentation import Sample
 from lib.influence import indices_of, removal_effect
 from lib.last_layer import risk_of
 from lib.risk import MEMORY, take
-from lib.solvers import DENSE
 
 DOUBLE = torch.float64
 
@@ -92,7 +91,7 @@ def minimised(model, train, *, l2=0.0, tolerance=1e-8, iterations=10_000):
 
 def _whitening(risk):
     """L of H = L L', in whose coordinates L' theta all curvatures are near 1; or None."""
-    if len(risk.theta) > DENSE:
+    if 3 * len(risk.theta) * risk.row > risk.memory:
         return None
     factor, info = torch.linalg.cholesky_ex(risk.hessian())
     return None if info else factor

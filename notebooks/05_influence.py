@@ -33,12 +33,11 @@ from sklearn.datasets import load_iris
 from torch.nn.functional import avg_pool2d, cross_entropy, one_hot
 from torch.nn.utils import parameters_to_vector
 
-from lib import attacks, charts, claims, data, records
+from lib import attacks, charts, claims, data, recorded
 from lib.augmentation import Sample, changed
 from lib.ekfac import treatable
 from lib.influence import influence, parameter_influence, removal_effect, smallest_eigenvalue
 from lib.measures import log_ratio
-from lib.profile import FOLDER
 from lib.study import Profile, subject
 from lib.trust import (
     agreement,
@@ -246,43 +245,44 @@ most(chosen + len(clean))
 # label. Its pair is with the parent at its own place; the other parent is in no pair.
 
 # %% tags=["hide-input"]
-recorded = records.studies("influence", "distribution")
-studies = [name for name in recorded if (FOLDER / f"{name}.yaml").exists()] or [profile]
+studies, words = recorded.studies(settings, "influence", "distribution")
+Markdown(words)
 
 
-def rows_of(table, name):
-    """A study's rows on its grid; `solver` marks those of its way to solve with the Hessian."""
-    of = Profile.load(name)
-    rows = claims.planned(records.read(name, table), of.grid)
-    return rows.assign(solver=rows.method == of.influence["method"])
+# %% tags=["hide-input"]
+def rows_of(table):
+    """All studies' rows on their grids; `solver` marks those of a way to solve with the Hessian."""
+    parts = []
+    for study in studies:
+        rows = claims.planned(study[table], study.profile.grid)
+        solver = rows.method == study.profile.influence["method"]
+        parts.append(rows.assign(study=study.label, solver=solver))
+    return pd.concat(parts, ignore_index=True)
 
 
 def each(table, draw):
     """What `draw` makes of each recorded study's rows; a sentence where there are none."""
-    for name in studies:
-        part = table[table.profile == name]
-        nothing = (
-            f"Study {name} has no such reading at a $p$ that its augmentations and seeds share."
-        )
-        display(Markdown(nothing) if part.empty else draw(name, part))
+    for label in (study.label for study in studies):
+        part = table[table.study == label]
+        nothing = f"{label}: no such reading at a $p$ that all augmentations and seeds share."
+        display(Markdown(nothing) if part.empty else draw(label, part))
 
 
 def against_p(table, description, **settings):
     """A chart for each study."""
     settings = {"rule": 0, "format": ".2f"} | settings
 
-    def draw(name, part):
-        return charts.against_p(part, description=f"Study {name}: {description}", **settings)
+    def draw(label, part):
+        return charts.against_p(part, description=f"{label}: {description}", **settings)
 
     each(table[table.value.notna()], draw)
 
 
 def balanced(table):
-    return pd.concat([claims.balanced(table[table.profile == name]) for name in studies])
+    return pd.concat([claims.balanced(part) for _, part in table.groupby("study")])
 
 
-table = pd.concat([rows_of("influence", name) for name in studies], ignore_index=True)
-table = table.sort_values("test", ascending=False)
+table = rows_of("influence").sort_values("test", ascending=False)
 ratios = table[(table.measure == "log ratio") & table.solver & (table.augmentation != "none")]
 against_p(
     balanced(ratios[ratios.reading == "groups"]),
@@ -312,7 +312,7 @@ against_p(
 # And their difference, pairs minus control:
 
 # %% tags=["hide-input"]
-cell = ["profile", "augmentation", "p", "seed"]
+cell = ["study", "augmentation", "p", "seed"]
 both = beside.pivot(index=[*cell, "test"], columns="reading", values="value").reset_index()
 against_p(
     both.assign(value=both["pairs"] - both["control"]).sort_values("test", ascending=False),
@@ -370,15 +370,15 @@ def effects_of(part, regulariser):
     return pd.DataFrame(rows)
 
 
-def draw(name, part):
+def draw(label, part):
     words = {"groups": "with", "groups, loss alone": "without"}
     parts = [(part[part.reading == reading], word) for reading, word in words.items()]
-    rows = pd.concat([effects_of(claims.balanced(each), word) for each, word in parts])
+    rows = pd.concat([effects_of(claims.balanced(one), word) for one, word in parts])
     return charts.table(
         rows.sort_values(["log ratio", "augmentation"], ascending=[False, True]),
-        caption=f"Study {name}: log ratio of mean |I|, augmented over real points, with and without the "
+        caption=f"{label}: log ratio of mean |I|, augmented over real points, with and without the "
         "regulariser's share in the training points' gradients: mean over seeds and 95 % interval",
-        formats=dict.fromkeys(("value", "low", "high"), "+.2f"),
+        formats=dict.fromkeys(("value", "low", "high"), charts.finite("+.2f")),
     )
 
 
@@ -392,15 +392,15 @@ each(balanced(ratios[ratios.reading.str.startswith("groups")]), draw)
 
 
 # %% tags=["hide-input"]
-def draw(name, part):
+def draw(label, part):
     return charts.distribution(
         part.sort_values("test", ascending=False),
         x="|I|, change of test loss per unit of weight",
-        description=f"Study {name}: quantiles of |I| of real and of augmented training points, for each p",
+        description=f"{label}: quantiles of |I| of real and of augmented training points, for each p",
     )
 
 
-spread = pd.concat([rows_of("distribution", name) for name in studies], ignore_index=True)
+spread = rows_of("distribution")
 each(spread[spread.solver], draw)
 
 # %% [markdown]
@@ -585,8 +585,8 @@ charts.table(
 
 # %% [markdown]
 # The study measures this at its first seed, for every augmentation at every $p$, always from the
-# parameters as trained. The readings of those networks carry the number beside their value (the column
-# `trust`); where retraining did not converge it is missing.
+# parameters as trained. The readings of all networks of that augmentation and $p$ carry the number beside
+# their value (the column `trust`); where retraining did not converge it is missing.
 
 # %% tags=["hide-input"]
 against_p(

@@ -570,3 +570,23 @@ def test_both_versions_stay_in_the_tables(tmp_path):
     collected(tmp_path, row(0.1, code="old"), row(0.1, seed=1, code="old"))
     collect("digits", [point_file(tmp_path / "new", row(0.2, code="new"))], keep=True)
     assert points(every("digits", "performance")) == [("new", 0), ("old", 0), ("old", 1)]
+
+
+def test_trust_measured_at_one_seed_is_carried_by_that_kind_of_network(tmp_path):
+    def one(seed, trust=None, p=0.5, method="exact", code="c0de"):
+        own = {"attack": None, "eps": None, "method": method, "trust": trust, "test": "clean"}
+        return row(seed / 7, table="influence", p=p, seed=seed, code=code, **own)
+
+    rows = [one(0, 0.8), one(1), one(2), one(0, 0.6, p=1), one(1, p=1),
+            one(0, method="identity"), one(1, method="identity"),
+            one(1, p=0.25), one(2, code="0ther")]  # fmt: skip
+    collect("digits", [point_file(tmp_path / f"{i}.parquet", r) for i, r in enumerate(rows)])
+    found = every("digits", "influence").set_index(["method", "p", "seed", "code"]).trust
+    want = {("exact", 0.5, 0): 0.8, ("exact", 0.5, 1): 0.8, ("exact", 0.5, 2): 0.8,
+            ("exact", 1, 0): 0.6, ("exact", 1, 1): 0.6}  # fmt: skip
+    assert found.dropna().to_dict() == {(*key, "c0de"): value for key, value in want.items()}
+    # Collected again beside a later file, nothing is lost.
+    more = point_file(tmp_path / "more.parquet", one(3))
+    collect("digits", [more], keep=True)
+    again = every("digits", "influence").set_index(["method", "p", "seed", "code"]).trust
+    assert again.dropna().to_dict() == found.dropna().to_dict() | {("exact", 0.5, 3, "c0de"): 0.8}
