@@ -668,7 +668,7 @@ for name, (train, test) in sets.items():
 
 # %%
 def score(train, test, width, depth, decay):
-    """The linear datamodelling score over 24 halves, mean over test points."""
+    """The linear datamodelling score over 16 halves, mean over test points."""
     row = {"hidden layers": depth, "weight decay": decay}
     start = perceptron(train, width, depth)
 
@@ -678,7 +678,7 @@ def score(train, test, width, depth, decay):
     try:
         predicted = influence(fit(train), train, test, method="exact", l2=decay)
         draw = torch.Generator().manual_seed(seed)
-        halves = retrained_on_subsets(fit, train, test, 24, generator=draw)
+        halves = retrained_on_subsets(fit, train, test, 16, generator=draw)
         return row | {"score": linear_datamodelling_score(predicted, *halves).nanmean().item()}
     except ValueError as error:
         return row | {"remark": str(error)}
@@ -686,7 +686,7 @@ def score(train, test, width, depth, decay):
 
 charts.table(
     pd.DataFrame([score(*sets["digits"], *networks[i]) for i in (0, 3)]),
-    caption="Linear datamodelling score of influence on digits, over 24 random halves of the training points",
+    caption="Linear datamodelling score of influence on digits, over 16 random halves of the training points",
     formats={"weight decay": "g"} | {"score": ".2f"},
 )
 

@@ -702,7 +702,7 @@ def test_trust_is_the_correlation_with_retraining(made, monkeypatch, sign):
     effects = tests @ np.linalg.solve(by_hand.H, g.T) / 200
     asked = []
 
-    def retrained(head, train, tests, indices, *, l2, tolerance):
+    def retrained(head, train, tests, indices, *, l2, tolerance, memory):
         asked.extend(indices.tolist())
         assert l2 == 5e-4
         return 1 + sign * 2 * torch.from_numpy(effects[:, asked])
