@@ -7,6 +7,7 @@ are. The others describe one profile for the page of the recorded study.
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from safetensors import safe_open
 
 from lib import records
 from lib.profile import FOLDER, Profile, grid
@@ -202,6 +203,18 @@ def origins(cost):
     return points.rename(columns={"code": "engine"})[
         ["points", "device", "torch", "engine", "commit"]
     ]
+
+
+def previews(profile):
+    """The last images, uint8 `[classes, c, h, w]`, of each generator that is kept with a study."""
+    found = {}
+    for name in profile.augmentations:
+        file = f"{name}-{profile.generator_version(name)}.safetensors"
+        path = records.results() / profile.name / "generators" / file
+        if profile.generators(name) and path.exists():
+            with safe_open(path, "np") as kept:
+                found[name] = kept.get_tensor("previews.images")[-1]
+    return found
 
 
 def header(name):

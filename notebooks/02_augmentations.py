@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from lib import charts, quality, records, study
+from lib import charts, data, quality, recorded, study
 from lib.augmentation import Mixup, changed, drawn_in_batches
 from lib.profile import Profile
 from lib.seeds import generator
@@ -210,6 +210,19 @@ for name, network in networks.items():
         ),
     )
 
+# %% tags=["hide-input"]
+studies, _ = recorded.studies(settings, "generators")
+for one in studies:
+    for name, kept in recorded.previews(one.profile).items():
+        display(
+            Markdown(f"**{name}**, {one.label}"),
+            charts.pictures(
+                kept / 255,
+                titles=list(data.CLASSES[one.profile.dataset]),
+                description=f"Images of {name} at the end of its training, {one.label}",
+            ),
+        )
+
 # %% [markdown]
 # ## How good are they?
 #
@@ -228,50 +241,55 @@ for name, network in networks.items():
 # is the distance of the test images, what fresh real images score. It is no strict lower bound: a
 # generator that copied its training images would score less.
 
-# %% tags=["hide-input"]
-quality_records = records.read(settings.name, "generators")
-distances = quality_records[quality_records.measure == "Frechet distance"]
-in_own = distances[distances.features == settings.network]
-floor = in_own.loc[in_own.of == "test images", "value"].mean()
-charts.against(
-    in_own[in_own.of == "generated images"],
-    "step",
-    x_title="step of the generator's training",
-    y=f"Fréchet distance in the features of {settings.network}",
-    format=".3~g",
-    rule=floor,
-    description="Fréchet distance of generated from training images against training steps; the "
-    "dashed line is the distance of the test images",
-)
 
 # %% tags=["hide-input"]
-last = (
-    quality_records.sort_values("step")
-    .groupby(["augmentation", "measure", "of", "features"], dropna=False)
-    .last()
-    .reset_index()
-)
-rows = []
-for name, part in last.groupby("augmentation"):
-    value = part.set_index(["measure", "of", "features"]).value.to_dict()
-    rows.append(
-        {
-            "generator": name,
-            "distance": value["Frechet distance", "generated images", settings.network],
-            "test images": floor,
-            "score": part.loc[part.measure == "classification accuracy score", "value"].item(),
-            "steps": int(part.step.max()),
-            "seconds": part.loc[part.measure == "training seconds", "value"].item(),
-        }
+def against_steps(one):
+    """A generator's distance after each round, beside that of the test images."""
+    table, network = one["generators"], one.profile.network
+    table = table[(table.measure == "Frechet distance") & (table.features == network)]
+    return charts.against(
+        table[table.of == "generated images"],
+        "step",
+        x_title="step of the generator's training",
+        y=f"Fréchet distance in the features of {network}",
+        format=".3~g",
+        rule=table.loc[table.of == "test images", "value"].mean(),
+        description=f"{one.label}: Fréchet distance of generated from training images against training "
+        "steps; the dashed line is the distance of the test images",
     )
-    if (fid := value.get(("Frechet distance", "generated images", "inception"))) is not None:
-        rows[-1]["FID"] = fid
-charts.table(
-    pd.DataFrame(rows),
-    caption=f"The generators of {profile}: Fréchet distance in the features of {settings.network}, that "
-    "of the test images, the classification accuracy score, and what the training took",
-    formats={"score": ".1%", "seconds": ".0f"},
-)
+
+
+lacks = [Markdown(f"{one.label}: {line}.") for one in studies for line in one.lacks]
+display(*lacks, *map(against_steps, studies))
+
+
+# %% tags=["hide-input"]
+def how_good(one):
+    """A line for each generator: what its last round reached."""
+    last = one["generators"].sort_values("step")
+    last = last.groupby(["augmentation", "measure", "of", "features"], dropna=False).last()
+    rows = []
+    for name, part in last.reset_index().groupby("augmentation"):
+        value = part.set_index(["measure", "of", "features"]).value.to_dict()
+        kinds = {"distance": "generated images", "test images": "test images"}
+        row = {"generator": name}
+        row |= {k: value["Frechet distance", of, one.profile.network] for k, of in kinds.items()}
+        by_measure = part.set_index("measure").value
+        row |= {"score": by_measure["classification accuracy score"], "steps": int(part.step.max())}
+        row["seconds"] = by_measure["training seconds"]
+        if (fid := value.get(("Frechet distance", "generated images", "inception"))) is not None:
+            row["FID"] = fid
+        rows.append(row)
+    return charts.table(
+        pd.DataFrame(rows),
+        caption=f"The generators of {one.label}: Fréchet distance in the features of "
+        f"{one.profile.network}, that of the test images, the classification accuracy score, and what "
+        "the training took",
+        formats={"score": ".1%", "seconds": ".0f"},
+    )
+
+
+display(*map(how_good, studies))
 
 # %% [markdown]
 # The *classification accuracy score* {cite}`ravuri2019` is what a network reaches on real test images

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
-from lib import recorded, records
+from lib import checkpoint, recorded, records
 from lib.profile import FOLDER, Profile, grid
 from lib.recorded import (
     completeness,
@@ -272,3 +273,25 @@ def test_a_table_is_given_as_a_copy():
     table = own["cost"]
     table["value"] = 0.0
     assert (own["cost"].value > 0).all()
+
+
+def test_the_last_images_of_kept_generators(results):
+    assert recorded.previews(CIFAR) == {}
+    shown = {"gan-ns": 3, "gan-wgp": 5}
+    for name, value in shown.items():
+        images = torch.full((4, 10, 3, 32, 32), value - 1, dtype=torch.uint8)
+        images[-1] = value
+        file = f"{name}-{CIFAR.generator_version(name)}.safetensors"
+        checkpoint.save(
+            results / "cifar10" / "generators" / file, {"previews": {"images": images}}, {}, []
+        )
+    found = recorded.previews(CIFAR)
+    assert list(found) == list(shown)
+    assert all(images.shape == (10, 3, 32, 32) for images in found.values())
+    assert all((found[name] == value).all() for name, value in shown.items())
+    # Those of another recipe are not this study's.
+    changed = {
+        **CIFAR.augmentations,
+        "gan-ns": ["Generative", {"kind": "ns", "steps": 1, "seed": 0}],
+    }
+    assert list(recorded.previews(replace(CIFAR, augmentations=changed))) == ["gan-wgp"]
