@@ -43,8 +43,12 @@ TODO |= {name for name in GENERATORS if not generator_recorded(SETTINGS, name)}
 DUE = Path(f"runs/{NAME}/due")
 for name in TODO:
     Path(f"runs/{NAME}/jobs/{name}.done").unlink(missing_ok=True)
-complete = all(Path(RESULTS, NAME, f"{table}.parquet").exists() for table in TABLES)
-if TODO or not complete:
+tables_there = [path for table in TABLES if (path := Path(RESULTS, NAME, f"{table}.parquet")).exists()]
+# A point that was made by hand is in no job.
+newest = max((path.stat().st_mtime for path in Path(f"runs/{NAME}/records").glob("*.parquet")), default=0)
+complete = len(tables_there) == len(TABLES)
+collected = complete and newest <= max(path.stat().st_mtime for path in tables_there)
+if TODO or not collected:
     DUE.parent.mkdir(parents=True, exist_ok=True)
     DUE.write_text(str(time.time_ns()))
 # Where points are not remade, what is recorded stands, whatever has changed since.
@@ -70,7 +74,7 @@ def before(wildcards):
     seeds |= set(others[:1]) if first in own else set()
     names = [name for name, there in JOBS.items() if name != wildcards.job
              and there[0].p == 0 and seeds & {point.seed for point in there}]
-    names += SETTINGS.generators(points[0].augmentation)
+    names += sorted({f for point in points for f in SETTINGS.generators(point.augmentation)})
     return [f"runs/{NAME}/jobs/{name}.done" for name in names if name in WANTED]
 
 

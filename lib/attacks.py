@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from lib import checks
+from lib import checks, runtime
 from lib.autoattack import apgd, worst_of
 from lib.minimal import boundary_distance
 from lib.square import square
@@ -44,14 +44,14 @@ LOSSES = ("ce", "margin")
 KEEPS = ("last", "best", "first_success")
 
 
-def risk(model, x, y, attack=None, *, batch_size=1000):
+def risk(model, x, y, attack=None, *, batch_size=None):
     """The share of examples whose prediction differs from the label `y`.
 
     With `attack`, a callable `(model, x, y) -> x_adv`, the risk under that attack: predictions
     are counted on the images that it returns.
     """
     checks.labels(y, len(checks.images(x)))
-    wrong = 0
+    wrong, batch_size = 0, batch_size or runtime.batch(model)
     for part, label in zip(x.split(batch_size), y.split(batch_size), strict=True):
         if attack is not None:
             part = attack(model, part, label)

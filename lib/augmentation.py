@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
 
-from lib import checks
+from lib import checks, runtime
 
 UNITS = ("example", "batch")
 
@@ -301,7 +301,7 @@ class Generative(Augmentation):
     `network`, a module called as `network(labels, generator=rng)`, gives images in [0, 1] and says
     for which `.shape` and how many `.classes` it was trained; it follows the sample to its device.
     Of a soft label the class is drawn, and is the label of the image: the expected label stays
-    what it was.
+    what it was. The network runs in its `.precision`, fp32 where it names none.
     """
 
     def __init__(self, network):
@@ -317,7 +317,8 @@ class Generative(Augmentation):
             )
         labels = torch.multinomial(y, 1, generator=generator)[:, 0]
         self.network.to(x.device)
-        with torch.no_grad():
+        precision = getattr(self.network, "precision", "fp32")
+        with torch.no_grad(), runtime.mixed(x, precision):
             images = self.network(labels, generator=generator)
         return Sample(images.to(x.dtype), F.one_hot(labels, classes).to(y.dtype))
 

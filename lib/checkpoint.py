@@ -60,6 +60,15 @@ def restore(path, recipe, device="cpu"):
     return parts, history
 
 
+def history_of(path):
+    """The history of the checkpoint at `path`, whatever made it; empty if there is none to read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["history"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return []
+
+
 def _digest(tensors, *texts):
     """safetensors has no checksum of its own."""
     digest = hashlib.sha256("\n".join(texts).encode())

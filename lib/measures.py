@@ -229,7 +229,7 @@ def trust(subject):
     converge.
     """
     method, number = subject.profile.influence["method"], subject.profile.influence["left_out"]
-    train, tests = subject.features(subject.drawn), subject.features(subject.influence_tests)
+    train, tests = subject.seen
     predicted = -scores(subject.head, subject.s_test(method)[0], train, l2=subject.l2) / len(train)
     ranked = predicted.abs().mean(0).argsort(descending=True)
     most, rest = ranked[: number // 2], ranked[number // 2 :]

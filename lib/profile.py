@@ -74,7 +74,7 @@ class Profile:
     def load(cls, name):
         """The profile `name` of notebooks/profiles/, or of the YAML file at a path.
 
-        A file that `extends` another profile holds only what differs, setting by setting.
+        A file that `extends` another profile holds its name and what differs, setting by setting.
         Raises ValueError that names the profile or setting and what is allowed.
         """
         path, settings = _read(name)
@@ -239,6 +239,7 @@ def _read(name, extending=()):
     if path in extending:
         raise ValueError(f"{path.name} extends itself")
     whole = _read(settings.pop("extends"), (*extending, path))[1]
+    del whole["profile"]  # its records are not those of the one it extends: a name of its own
     for key, value in settings.items():
         both = isinstance(value, dict) and isinstance(whole.get(key), dict)
         whole[key] = whole[key] | value if both else value

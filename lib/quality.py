@@ -70,14 +70,14 @@ def inception(device="cpu", wait=20):
     of torch.hub or downloaded there. None, said on stderr, where they cannot be had within `wait`
     seconds of silence.
     """
-    from lib.vision import torchvision  # noqa: F401, I001  (torch-fidelity imports it again)
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
     usual = socket.getdefaulttimeout()
     socket.setdefaulttimeout(wait)
     try:
+        from lib.vision import torchvision  # noqa: F401, I001  (torch-fidelity imports it again)
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         network = FeatureExtractorInceptionV3("inception", ["2048"]).to(device).eval()
-    except (OSError, RuntimeError) as error:  # not to be had, or damaged
+    except (ImportError, OSError, RuntimeError) as error:  # not to be had, or damaged
         print(f"no FID: Inception's weights cannot be had ({error})", file=sys.stderr)
         return None
     finally:

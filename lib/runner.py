@@ -6,14 +6,14 @@ import time
 from lib import checks, records
 from lib.profile import grid
 from lib.provenance import describe
-from lib.runtime import device
+from lib.runtime import accelerated, device
 from lib.study import (
+    generator,
     generator_recorded,
     record_path,
     recorded,
     run,
     run_generator,
-    subject,
 )
 from lib.sweep import estimate, generator_seconds
 
@@ -40,38 +40,53 @@ def run_points(profile, points, *, hours=None, progress=True):
 
     With `hours`, a point is begun only where one as slow as the slowest so far, and the training
     of the generators that it needs, fits into what is left of them. ValueError if none does: then
-    nothing is begun. Whatever stops a point, those before it stay recorded, and the next call
-    goes on behind them.
+    nothing is begun. Whatever stops a point, those before it stay recorded. One whose training
+    diverges, or that a measure refuses, is passed over, and a ValueError at the end tells of it.
     """
     if hours is not None and not checks.radius(hours, "hours"):
         raise ValueError("hours must be a number > 0, got 0")
+    if profile.sweep["compile"] and not accelerated() and profile.subset is None:
+        raise ValueError(f"profile {profile.name} is for a GPU, and there is none")
     started = time.monotonic()
     todo = [point for point in points if not recorded(profile, point)]
     print(f"{len(points)} points, {len(points) - len(todo)} of them recorded already", flush=True)
-    slowest = _expected(profile) if hours is not None and todo else 0.0
-    controls, left = {}, []
+    slowest, training = 0.0, {}
+    if hours is not None and todo:
+        slowest, names = _expected(profile), {point.augmentation for point in todo}
+        factors = {factor for name in names for factor in profile.generators(name)}
+        training = {factor: generator_seconds(profile, factor) for factor in factors}
+    controls, left, failed = {}, [], {}
     for point in todo:
-        began = time.monotonic()
+        factors = profile.generators(point.augmentation)
         if hours is not None:
-            factors = profile.generators(point.augmentation)
-            needed = slowest + sum(generator_seconds(profile, factor) for factor in factors)
-            if needed > 3600 * hours - (began - started):
+            needed = slowest + sum(training[factor] for factor in factors)
+            if needed > 3600 * hours - (time.monotonic() - started):
                 left.append((needed, point))
                 continue
-        if point.p > 0 and point.seed not in controls:
-            control = profile.point("none", 0, point.seed)
-            controls[point.seed] = subject(profile, control, progress=progress)
-        run(profile, point, control=controls.get(point.seed), progress=progress)
+        for factor in factors:
+            generator(profile, factor, progress=progress)
+            training[factor] = 0.0
+        began = time.monotonic()
+        try:
+            run(profile, point, controls=controls, progress=progress)
+        except (FloatingPointError, ValueError) as error:
+            print(f"{point} failed: {error}", flush=True)
+            failed[point] = error
+            continue
         seconds = time.monotonic() - began
         slowest = max(slowest, seconds)
         print(f"{point}: {seconds:.1f} s, {record_path(profile, point).name}", flush=True)
-    _judge_generators(profile, points, progress)
     if left:
         needed, point = min(left, key=lambda pair: pair[0])
         said = f"hours={hours:g} are {3600 * hours:.0f} s; {point} takes about {needed:.0f} s"
         if len(left) == len(todo):
             raise ValueError(f"{said}: nothing is begun")
         print(f"{len(left)} points are left, of {said}", flush=True)
+    else:
+        _judge_generators(profile, points, progress)
+    if failed:
+        point, error = next(iter(failed.items()))
+        raise ValueError(f"{len(failed)} points failed, the first of them {point}: {error}")
     return [point for _, point in left]
 
 
@@ -91,5 +106,5 @@ def _expected(profile):
     except FileNotFoundError:
         return sum(estimate(profile).values())
     here = cost[cost.device.str.startswith(describe(device())["device"])]
-    totals = here.groupby(["augmentation", "p", "seed"]).value.sum()
+    totals = here.groupby([*records.CELL, "code", "settings"]).value.sum()
     return statistics.median(totals) if len(totals) else sum(estimate(profile).values())

@@ -30,7 +30,8 @@ def set_up(precision):
     exact = checks.one_of(precision, PRECISIONS, "precision") == "fp32"
     torch.backends.cudnn.deterministic = exact
     torch.backends.cudnn.benchmark = not exact
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not exact
+    torch.backends.cudnn.allow_tf32 = not exact
+    torch.backends.cuda.matmul.allow_tf32 = False  # the last layer is in fp32 whatever the body
 
 
 def mixed(x, precision):
@@ -48,16 +49,21 @@ def how(model):
 def forward(model, x):
     """`model(x)`, compiled where `x` is a batch of the size that the model is compiled for.
 
-    In eval mode, where examples do not know each other, one of at least half that size is filled
-    up. All others run eagerly, so that no odd batch makes torch compile again.
+    In eval mode, where examples do not know each other, a smaller one is filled up. All others
+    run eagerly, so that no odd batch makes torch compile, or cuDNN choose its algorithms, again.
     """
     n, size = len(x), getattr(model, "compiled", {}).get(model.training, 0)
-    if not (n == size or (not model.training and n < size <= 2 * n)):
+    if not (n == size or (not model.training and 0 < n < size)):
         return model(x)
     if n < size:
         x = torch.cat([x, x.new_zeros(size - n, *x.shape[1:])])
     # One layout in memory, whatever the augmentation left: another one is compiled anew.
     return _compiled()(model, x.contiguous(memory_format=torch.channels_last))[:n]
+
+
+def batch(model):
+    """How many images a prediction takes at once: what the model is compiled for, else 1,000."""
+    return getattr(model, "compiled", {}).get(False, 1000)
 
 
 @cache
@@ -85,11 +91,13 @@ def warm_up(model, shape):
         torch.rand(model.compiled[training], *shape, generator=rng, device=where)
         for training in (True, False)
     )
-    forward(model.train(), learnt).logsumexp(1).sum().backward()
+    with memory_for("training: batch_size:", len(learnt)):
+        forward(model.train(), learnt).logsumexp(1).sum().backward()
     model.eval().requires_grad_(False)
-    torch.autograd.grad(forward(model, seen.requires_grad_()).logsumexp(1).sum(), seen)
-    with torch.no_grad():
-        _check(model, seen.detach(), forward(model, seen.detach()))
+    with memory_for("sweep: batch:", len(seen)):
+        torch.autograd.grad(forward(model, seen.requires_grad_()).logsumexp(1).sum(), seen)
+        with torch.no_grad():
+            _check(model, seen.detach(), forward(model, seen.detach()))
 
 
 def _check(model, x, compiled):
@@ -108,7 +116,10 @@ def _check(model, x, compiled):
 
 def memory():
     """Bytes that linear algebra may take: half of what a GPU has free, 2 GiB on a CPU."""
-    return torch.cuda.mem_get_info()[0] // 2 if device().type == "cuda" else 2 * 2**30
+    if device().type != "cuda":
+        return 2 * 2**30
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return (torch.cuda.mem_get_info()[0] + unused) // 2
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import time
 from dataclasses import replace
 from functools import cache
 
+import torch
+
 from lib import attacks, data, gan, models, quality, records, runtime, show, training
 from lib.checkpoint import CheckpointError
 from lib.files import replacing
@@ -55,27 +57,27 @@ def dataset(profile):
 def checkpoint_path(profile, point):
     """The file of the point's network: another one for other settings of the training.
 
-    Where points are remade when the engine changes, so are their checkpoints.
+    Nor is one of another engine, or in another precision, taken for it.
     """
     version = profile.training_version(point.augmentation)
-    return _folder(profile, "checkpoints", version, "training", "models") / f"{point}.safetensors"
+    kind = f"checkpoints-{version}-{code_version('training', 'models')}"
+    precision = profile.training["precision"] if runtime.accelerated() else "fp32"
+    return RUNS / profile.name / f"{kind}-{precision}" / f"{point}.safetensors"
 
 
 def generator_path(profile, factor):
-    """The file of the generator that a factor of an augmentation needs."""
-    version = profile.generator_version(factor)
-    return _folder(profile, "generators", version, "gan") / f"{factor}.safetensors"
+    """The file of the generator that a factor of an augmentation needs.
 
-
-def _folder(profile, kind, version, *modules):
-    code = [code_version(*modules)] if profile.sweep["remake"] else []
-    return RUNS / profile.name / "-".join([kind, version, *code])
+    Where points are remade when the engine changes, so are the generators.
+    """
+    code = [code_version("gan")] if profile.sweep["remake"] else []
+    folder = "-".join(["generators", profile.generator_version(factor), *code])
+    return RUNS / profile.name / folder / f"{factor}.safetensors"
 
 
 def network(profile):
     """The profile's network on the device, not initialised; compiled, where it is to be."""
-    precision = profile.training["precision"] if runtime.accelerated() else "fp32"
-    runtime.set_up(precision)
+    precision = _set_up(profile)
     images = dataset(profile)
     shape, n = tuple(images.train_images.shape[1:]), len(images.train_images)
     kind = profile.network, len(images.classes), shape[0], precision
@@ -85,6 +87,13 @@ def network(profile):
         _compile(kind, shape, sizes)
         model.compiled = dict(zip((True, False), sizes, strict=True))
     return model
+
+
+def _set_up(profile):
+    """Switch the process to the precision in which the profile's networks run here; return it."""
+    precision = profile.training["precision"] if runtime.accelerated() else "fp32"
+    runtime.set_up(precision)
+    return precision
 
 
 @cache
@@ -130,6 +139,7 @@ def generator(profile, factor, *, progress=True):
     It has been judged after every round, and a sheet of its previews lies beside the checkpoint.
     """
     ((_, _, arguments),) = profile.factors(factor)
+    _set_up(profile)
     path, critic = generator_path(profile, factor), judge(profile)
 
     def after_round(network, record, previews):
@@ -155,6 +165,9 @@ def generator(profile, factor, *, progress=True):
     trained = _again_if_refused(train, path)
     if not profile.sweep["remake"] and not kept.exists():
         _copy(path, kept)
+    if runtime.accelerated():
+        trained.precision = arguments.get("precision", "fp32")
+        trained.to(memory_format=torch.channels_last)
     return trained
 
 
@@ -260,32 +273,42 @@ def _kept(profile, table, where):
     return bool(same.any())
 
 
-def run(profile, point, *, control=None, progress=True):
+def run(profile, point, *, controls=None, progress=True):
     """Train and measure a point and write its record; return its path.
 
-    `control` is the Subject at p = 0 of the same seed, made if it is not given.
+    `controls` are Subjects at p = 0 by seed, to which those that the point needs are added. They
+    are made before its seconds are counted, and so are the generators and the network of another
+    seed whose adversarial examples are tried on it.
     """
     check(profile)
-    clock = [time.perf_counter()]
-    compiled = check_memory(profile, network(profile)).compiled
-    clock.append(time.perf_counter())
-    rows = [row("cost", "seconds", clock[1] - clock[0], 1, stage="compile")] if compiled else []
-    if point.p > 0 and control is None:
-        control = subject(profile, profile.point("none", 0, point.seed), progress=progress)
+    rows, clock = [], [time.perf_counter()]
+    kinds = _compile.cache_info().misses
+    check_memory(profile, network(profile))
+    if _compile.cache_info().misses > kinds:
+        seconds = time.perf_counter() - clock[0]
+        rows.append(row("cost", "seconds", seconds, 1, stage="compile"))
+    controls = {} if controls is None else controls
+    if point.p > 0 and point.seed not in controls:
+        zero = profile.point("none", 0, point.seed)
+        controls[point.seed] = subject(profile, zero, progress=progress)
+    control = controls.get(point.seed) if point.p > 0 else None
+    alone = point.seed != profile.grid["seed"][0]
+    rival = None if alone else _rival(profile)
+    augmentation(profile, point.augmentation, point.p, progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.
     first = "load" if checkpoint_path(profile, point).exists() else "train"
-    clock.append(time.perf_counter())
+    clock = [time.perf_counter()]
     own = subject(profile, point, progress=progress)
     measures = {
         first: list,
         "performance": lambda: performance(own),
         "distances": lambda: distances(own),
-        "checks": lambda: credibility(own, _rival(profile)),
+        "checks": lambda: credibility(own, rival),
         "stress": lambda: stress(own),
         "trust": lambda: trust(own),
         "influence": lambda: influence(own, control, rows),
     }
-    if point.seed != profile.grid["seed"][0]:  # of networks alike but for the seed, one is enough
+    if alone:  # of networks alike but for the seed, one is enough
         del measures["checks"], measures["trust"]
     for stage, measure in measures.items():
         rows += measure()

@@ -5,7 +5,7 @@ from functools import cached_property, partial
 
 import torch
 
-from lib import attacks, training
+from lib import attacks, runtime, training
 from lib.augmentation import Sample, drawn_in_batches
 from lib.influence import s_test
 from lib.runtime import memory, memory_for
@@ -58,9 +58,14 @@ class Subject:
 
     def features(self, sample):
         """The sample as the last layer sees it, in double precision."""
-        with torch.no_grad():
-            parts = [self.model.features(x) for x in sample.x.split(1000)]
+        with torch.no_grad(), memory_for("sweep: batch:", self.batch):
+            parts = [self.model.features(x) for x in sample.x.split(runtime.batch(self.model))]
         return Sample(torch.cat(parts).double(), sample.y.double())
+
+    @cached_property
+    def seen(self):
+        """What the last layer sees of the draw of A(S), and of `influence_tests`."""
+        return self.features(self.drawn), self.features(self.influence_tests)
 
     @property
     def l2(self):
@@ -69,7 +74,7 @@ class Subject:
     def s_test(self, method):
         """The last layer's s_test of `influence_tests`, solved once, and the solver's report."""
         if method not in self._solved:
-            train, tests = self.features(self.drawn), self.features(self.influence_tests)
+            train, tests = self.seen
             report = {}
             found = s_test(
                 self.head, train, tests, method=method, l2=self.l2, report=report, memory=memory()

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from lib import checks, gan, records
-from lib.attacks import pgd
+from lib.attacks import frozen, pgd
+from lib.checkpoint import history_of
 from lib.measures import CENTRES, check
 from lib.profile import Profile, grid, jobs
 from lib.runtime import accelerated, device, forward
@@ -48,8 +49,8 @@ def estimate(profile):
         pgd(model, x[:seen], y[:seen], eps=0.5, steps=1)
 
     def predict():
-        with torch.no_grad():
-            forward(model.eval(), x[:seen])
+        with frozen(model), torch.no_grad():
+            forward(model, x[:seen])
 
     train = _seconds(step) / learnt
     attacked, predicted = (_seconds(call) / seen for call in (attack, predict))
@@ -70,16 +71,18 @@ def estimate(profile):
 
 
 def generator_seconds(profile, factor):
-    """Seconds that the training of a factor's generator takes here; 0 if it is done.
+    """Seconds that what is left of a factor's generator's training takes here; 0 if it is done.
 
     Of a few steps beyond the first, which pays for the start; on a processor, where a whole batch
     may take a minute, with few images.
     """
-    if any(at(profile, factor).exists() for at in (generator_path, kept_generator_path)):
-        return 0.0
     ((_, _, recipe),) = profile.factors(factor)
-    usual = inspect.signature(gan.train_gan).parameters["batch_size"].default
-    size = recipe.get("batch_size", usual)
+    usual = {name: one.default for name, one in inspect.signature(gan.train_gan).parameters.items()}
+    size, rounds = (recipe.get(name, usual[name]) for name in ("batch_size", "rounds"))
+    done = max(len(history_of(at(profile, factor)))
+               for at in (generator_path, kept_generator_path))  # fmt: skip
+    if done >= rounds:
+        return 0.0
     few, more = (size, 20) if device().type == "cuda" else (min(size, 4), 2)
     images, rest = dataset(profile), recipe | {"rounds": 1, "batch_size": few}
 
@@ -88,7 +91,8 @@ def generator_seconds(profile, factor):
             dataset=images, device=device(), progress=False, **rest | {"steps": steps}
         ))  # fmt: skip
 
-    return recipe["steps"] * size / few * max(seconds(1 + more) - seconds(1), 1e-6) / more
+    step = max(seconds(1 + more) - seconds(1), 1e-6) / more * size / few
+    return recipe["steps"] * (1 - done / rounds) * step
 
 
 def _seconds(call):

@@ -36,14 +36,16 @@ def forward(model, x):
     return runtime.forward(model, x.to(next(model.parameters(), x).dtype))
 
 
-def logits_of(model, x, batch_size=1000):
+def logits_of(model, x, batch_size=None):
     """The logits `[s, k]` in eval mode."""
     with frozen(model), torch.no_grad():
-        logits = torch.cat([forward(model, part) for part in x.split(batch_size)])
+        logits = torch.cat(
+            [forward(model, part) for part in x.split(batch_size or runtime.batch(model))]
+        )
     return finite(logits, "logits")
 
 
-def predict(model, x, batch_size=1000):
+def predict(model, x, batch_size=None):
     """The classifier f: the label `[s]` of the largest logit, in eval mode."""
     return logits_of(model, x, batch_size).argmax(1)
 

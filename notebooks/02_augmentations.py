@@ -189,8 +189,8 @@ charts.pictures(
 # As an augmentation, a generator replaces an example, with probability $p$, by a new image of the
 # same label, a fresh one at every use. Of a soft label, which a composition with mixup hands it, it
 # draws a class. Both generators are trained on the training images alone, before the study, and
-# one generator serves all seeds. (Where a profile has no recorded study yet, the next cell trains
-# them: seconds for digits, for CIFAR-10 a matter for a GPU.)
+# one generator serves all seeds. (Where no trained generator is at hand, the next cell trains it:
+# seconds for digits, for CIFAR-10 a matter for a GPU.)
 
 # %%
 generative = [name for name in settings.augmentations if settings.generators(name)]

@@ -180,6 +180,7 @@ def test_a_profile_that_extends_another_has_its_settings_but_for_its_own(tmp_pat
         "extends: digits\nprofile: x\ntraining: 3\n": "training",
         "extends: mine\nprofile: x\n": "unknown profile",
         "extends: 3\nprofile: x\n": "3",
+        "extends: digits\ntraining: {epochs: 3}\n": "profile",
     }.items():
         path.write_text(text)
         refuses(lambda: Profile.load(path), said)
