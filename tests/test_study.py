@@ -1,5 +1,6 @@
 """The study end to end, on a few digits and, through the profiles for a GPU, on CIFAR-10."""
 
+import copy
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from lib import augmentation as library
 from lib import checkpoint, data, provenance, records, study, training
 from lib.augmentation import Augmentation, Sample
-from lib.profile import FOLDER, Profile
+from lib.profile import Profile
 from lib.provenance import ROOT
 
 GAN = {"seed": 0, "steps": 12, "rounds": 3, "network": "dense", "width": 16, "critic_width": 16,
@@ -25,8 +26,8 @@ GAN = {"seed": 0, "steps": 12, "rounds": 3, "network": "dense", "width": 16, "cr
 
 def small_profile(folder, base="digits", **changes):
     """A profile derived from a shipped one, small enough for seconds on a CPU."""
-    settings = yaml.safe_load((FOLDER / f"{base}.yaml").read_text())
-    settings["profile"] = "small"
+    settings = copy.deepcopy(vars(Profile.load(base))) | {"profile": "small"}
+    del settings["name"], settings["subset"]
     changes = {
         "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
         "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
