@@ -49,6 +49,7 @@ CONFIG = {
                "titleFontWeight": "normal", "orient": "top", "columns": 5, "symbolSize": 80,
                "symbolOpacity": 1},
     "rule": {"color": INK},
+    "text": {"color": INK},
     "view": {"stroke": None},
     "facet": {"spacing": 32},
     "padding": {"left": 5, "top": 5, "right": 16, "bottom": 5},  # a last label may stick out
@@ -245,15 +246,13 @@ def boundaries(points, lines, *, x, y, description):
             across, up, color=_colour("name", names | classes),
             strokeDash=alt.StrokeDash("name:N", scale=dashes, legend=None),
         ),
+        noted.mark_point(size=260, strokeWidth=2, color=PALETTE["none"]),
         dots.mark_point(filled=True, size=60).encode(
             color=_colour("name", names | classes),
             shape=alt.Shape("name:N", legend=None),
             tooltip=["name:N", "note:N", f"{x}:Q", f"{y}:Q"],
         ),
-        noted.mark_point(size=260, strokeWidth=2, color=PALETTE["none"]),
-        noted.mark_text(align="left", dx=14, fontSize=12, color=PALETTE["none"]).encode(
-            text="note:N"
-        ),
+        noted.mark_text(align="left", dx=14, fontSize=12).encode(text="note:N"),
     )  # fmt: skip
     return Figure(chart.properties(width=WIDTH, height=HEIGHT), description)
 

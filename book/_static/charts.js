@@ -25,6 +25,7 @@
       header: { ...config.header, ...text },
       legend: { ...config.legend, ...text },
       rule: { ...config.rule, color: ink },
+      text: { ...config.text, color: ink },
     };
   }
 

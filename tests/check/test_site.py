@@ -184,7 +184,7 @@ def test_charts_answer_the_pointer(visit, name):
         lines = figure.locator(".mark-line.role-mark path")
         entries = figure.locator(".role-legend-symbol path")
         before = lines.count()
-        if before > 1 and entries.count() > 1:
+        if before >= entries.count() > 1:  # else the legend is not one of lines alone
             entries.first.click()
             expect = before // entries.count()
             page.wait_for_function(

@@ -1,0 +1,17 @@
+"""Chapters with other parameters."""
+
+import pytest
+
+from lib import book
+from lib.provenance import ROOT
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize(
+    "other", [{"augmentation": "mixup", "p": 1.0, "seed": 1}, {"augmentation": "classic", "p": 0}]
+)
+def test_a_chapter_shows_another_network(tmp_path, name, other):
+    book.execute(ROOT / "notebooks" / f"{name}.py", tmp_path / "made.ipynb", other)
+    assert (tmp_path / "made.ipynb").stat().st_size > 10_000
