@@ -22,10 +22,10 @@ book: $(READY)  ## run the digits study if needed, execute the chapters, build t
 	$(SNAKEMAKE) book
 
 test: $(READY)  ## the engine's tests
-	python -m pytest --ignore tests/check -n auto --dist loadfile
+	python -m pytest --ignore tests/check -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)  ## browser, killed sweep and other long tests; needs the website that `book` built
-	python -m pytest tests/check -n auto --dist loadfile
+	python -m pytest tests/check -n auto --maxprocesses 4 --dist loadfile
 
 plan: $(READY)  ## how many points, hours and megabytes PROFILE takes
 	python -m lib.sweep plan "$(PROFILE)" --workers $(CORES)

@@ -12,7 +12,7 @@ from lib.attacks import boundary_distance
 from lib.augmentation import Sample, changed
 from lib.influence import gradient_norms, scores
 from lib.minimal import mean_distance, risk_curve
-from lib.runtime import memory
+from lib.runtime import memory, memory_for
 from lib.stress import bootstrap, prediction_change_stress, sphere
 from lib.subject import join, stratified
 from lib.trust import correlation, leave_one_out
@@ -128,10 +128,11 @@ def stress(subject):
     everyone = {"all": torch.ones_like(subject.y, dtype=torch.bool)}
 
     def shares(x, eps):
-        return prediction_change_stress(
-            subject.model, x, eps=eps, neighbours=settings["neighbours"],
-            generator=subject.generator("stress"), batch_size=subject.batch,
-        )  # fmt: skip
+        with memory_for("sweep: batch:", subject.batch):
+            return prediction_change_stress(
+                subject.model, x, eps=eps, neighbours=settings["neighbours"],
+                generator=subject.generator("stress"), batch_size=subject.batch,
+            )  # fmt: skip
 
     found = []
     if settings["clean"]:

@@ -63,11 +63,11 @@ def run_points(profile, points, *, hours=None, progress=True):
             if needed > 3600 * hours - (time.monotonic() - started):
                 left.append((needed, point))
                 continue
-        for factor in factors:
-            generator(profile, factor, progress=progress)
-            training[factor] = 0.0
-        began = time.monotonic()
         try:
+            for factor in factors:
+                generator(profile, factor, progress=progress)
+                training[factor] = 0.0
+            began = time.monotonic()
             run(profile, point, controls=controls, progress=progress)
         except (FloatingPointError, ValueError) as error:
             print(f"{point} failed: {error}", flush=True)

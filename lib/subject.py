@@ -93,17 +93,13 @@ class Subject:
 
 
 def check_memory(profile, model):
-    """The model, if the Hessian of its last layer fits where the profile wants an exact solve.
-
-    Else a ValueError, before hours of training.
-    """
+    """ValueError, before hours of training, if an exact solve of the last layer does not fit."""
     d = sum(parameter.numel() for parameter in model.head.parameters())
     if profile.influence["method"] == "exact" and 3 * 8 * d**2 > memory():
         raise ValueError(
             f"influence: method: exact takes {24 * d**2 / 2**30:.1f} GiB for the {d} parameters of "
             f"the last layer, more than {memory() / 2**30:.1f}: choose cg"
         )
-    return model
 
 
 def stratified(y, number):

@@ -185,6 +185,20 @@ def test_a_point_that_diverges_does_not_block_those_behind_it(house, tmp_path, m
         assert done(profile) == points[:2]
 
 
+def test_a_generator_that_diverges_does_not_block_other_points(house, tmp_path, monkeypatch):  # noqa: F811
+    profile = small_profile(tmp_path, **{"grid.seed": [0]})
+
+    def diverging(*_, **__):
+        raise FloatingPointError("GAN diverged at step 3")
+
+    monkeypatch.setattr(study.gan, "train_gan", diverging)
+    points = points_of(profile, ["gan-ns", "classic"], [1], 0)
+    points.sort(key=lambda point: point.augmentation, reverse=True)
+    with pytest.raises(ValueError, match="1 points failed.*gan-ns.*diverged"):
+        run_points(profile, points, progress=False)
+    assert [str(point) for point in done(profile)] == ["classic-p1-seed0"]
+
+
 def test_without_a_gpu_no_point_of_a_profile_for_one_is_made(refuses):
     """A machine that has lost its GPU would else go on for days, and in another precision."""
     profile = Profile.load("cifar10")
@@ -276,6 +290,9 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
     monkeypatch.setattr("lib.subject.attacks.pgd", full)
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
         own.adversarial(0.5, 1)
+    monkeypatch.setattr("lib.measures.prediction_change_stress", full)
+    with pytest.raises(MemoryError, match="sweep: batch: 250"):
+        study.stress(own)
     assert done(profile) == []
 
 

@@ -82,6 +82,13 @@ def test_chapters_are_executed_again_when_versions_are_declared_the_same(built):
     assert planned(built) == {*readers, ".done"}
 
 
+def test_a_point_that_was_made_by_hand_is_collected(built):
+    """It is in no job: without this the sweep would have nothing to do, and the tables lack it."""
+    records = built / "runs" / "digits" / "records"
+    shutil.copy(next(records.glob("classic-*.parquet")), records / "classic-p0.35-seed0.parquet")
+    assert {"performance", "cost"} <= planned(built)
+
+
 def test_only_pages_are_rendered_again_when_a_page_changes(built):
     append(built / "book" / "introduction.md", "\nA word more.\n")
     assert planned(built) == {".done"}
