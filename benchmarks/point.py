@@ -23,8 +23,8 @@ from lib.provenance import device_name
 WORK = """
 import sys
 from pathlib import Path
-from lib import records, study
-study.RUNS = Path(sys.argv[2])
+from lib import records, study, trained
+trained.RUNS = Path(sys.argv[2])
 profile = study.Profile.load(sys.argv[1])
 name = profile.grid["augmentation"][0]
 for seed in map(int, sys.argv[3:]):

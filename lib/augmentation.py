@@ -4,6 +4,7 @@ An augmentation acts on whole batches on any device and draws only from the gene
 (which lives on the sample's device). `(A @ B)(S) = A(B(S))`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,7 @@ class Crop(Transform):
     """A random crop of the image's own size after zero padding: a shift by whole pixels."""
 
     def __init__(self, padding):
-        self.padding = padding
+        self.padding = checks.count(padding, "padding of a crop")
 
     def warp(self, x, uniform):
         s, _, h, w = x.shape
@@ -184,6 +185,8 @@ class Jitter(Transform):
 
     def __init__(self, brightness=0.25, contrast=0.25, saturation=0.25):
         self.ranges = (brightness, contrast, saturation)
+        for span in self.ranges:
+            checks.spread(span, "a range of jitter")
 
     def warp(self, x, uniform):
         for blend, span in zip((_black, _mean_grey, _grey), self.ranges, strict=True):
@@ -224,6 +227,7 @@ class Rotation(Transform):
     """A turn about the centre by an angle uniform in +- `degrees`; bilinear, zeros outside."""
 
     def __init__(self, degrees):
+        checks.radius(degrees, "degrees of a rotation")
         self.degrees = degrees
 
     def warp(self, x, uniform):
@@ -236,7 +240,7 @@ class Zoom(Transform):
     """Enlargement about the centre by a factor uniform in 1 +- `fraction`; bilinear."""
 
     def __init__(self, fraction):
-        self.fraction = fraction
+        self.fraction = checks.spread(fraction, "fraction of a zoom")
 
     def warp(self, x, uniform):
         scale = 1 / uniform(1 - self.fraction, 1 + self.fraction)
@@ -272,8 +276,8 @@ class Mixup(Augmentation):
     """
 
     def __init__(self, alpha=1.0, per="batch"):
-        if not alpha > 0:
-            raise ValueError(f"alpha of mixup must be > 0, got {alpha!r}")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha of mixup must be a finite number > 0, got {alpha!r}")
         self.alpha, self.unit = float(alpha), checks.one_of(per, UNITS, "unit of mixup")
 
     def draw(self, sample, generator):

@@ -24,6 +24,13 @@ def radius(eps, what="eps"):
     return float(eps)
 
 
+def spread(value, what):
+    """Of a factor drawn from 1 - value to 1 + value, which must stay positive."""
+    if not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f"{what} must be a number in [0, 1), got {value!r}")
+    return value
+
+
 def count(value, what):
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{what} must be an integer >= 1, got {value!r}")

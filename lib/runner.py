@@ -7,15 +7,9 @@ from lib import checks, records
 from lib.profile import grid
 from lib.provenance import describe
 from lib.runtime import accelerated, device
-from lib.study import (
-    generator,
-    generator_recorded,
-    record_path,
-    recorded,
-    run,
-    run_generator,
-)
+from lib.study import generator_recorded, record_path, recorded, run, run_generator
 from lib.sweep import estimate, generator_seconds
+from lib.trained import generator
 
 __all__ = ["points_of", "run_points"]
 

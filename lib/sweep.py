@@ -14,17 +14,8 @@ from lib.checkpoint import history_of
 from lib.measures import CENTRES, check
 from lib.profile import Profile, grid, jobs
 from lib.runtime import accelerated, device, forward
-from lib.study import (
-    dataset,
-    generator_path,
-    generators,
-    kept_generator_path,
-    network,
-    record_folder,
-    recorded,
-    run_generator,
-    valid,
-)
+from lib.study import record_folder, recorded, run_generator, valid
+from lib.trained import dataset, generator_path, generators, kept_generator_path, network
 
 
 def estimate(profile):

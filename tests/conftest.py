@@ -1,10 +1,14 @@
-"""What all tests share: one thread, reproducible examples, a tiny data set, a check of errors."""
+"""What all tests share: one thread, reproducible examples, a tiny data set, a house for a study."""
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 
+from lib import provenance, trained, training
 from lib.data import ImageDataset
 
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
@@ -92,3 +96,57 @@ def delicate():
         assert torch.equal(model[6].bias.grad, torch.ones(3))
 
     return model, check
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """`house(name)`: from now on runs/ and results/ are those of a folder of that name."""
+
+    def move(name="house"):
+        monkeypatch.setattr(trained, "RUNS", tmp_path / name / "runs")
+        monkeypatch.setenv("RESULTS", str(tmp_path / name / "results"))
+        return tmp_path / name
+
+    move()
+    return move
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """`engine(module)` adds a line to a module of a copy of lib/ that provenance looks at."""
+    folder = tmp_path / "engine" / "lib"
+    folder.mkdir(parents=True)
+    for path in (provenance.ROOT / "lib").glob("*.py"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(provenance, "ROOT", folder.parent)
+
+    def change(module):
+        with open(folder / f"{module}.py", "a") as file:
+            file.write("changed = True\n")
+        provenance.code_version.cache_clear()
+
+    provenance.code_version.cache_clear()
+    yield change
+    provenance.code_version.cache_clear()
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """A list that grows by the number of epochs whenever a network is trained."""
+    train, found = training.train, []
+
+    def counted(model, *arguments, checkpoint=None, **settings):
+        there = Path(checkpoint).exists()
+        history = train(model, *arguments, checkpoint=checkpoint, **settings)
+        if not there:
+            found.append(len(history))
+        return history
+
+    monkeypatch.setattr(training, "train", counted)
+    return found
+
+
+@pytest.fixture
+def cifar():
+    if not Path(os.environ.get("DATA_ROOT", ""), "cifar-10-batches-py").is_dir():
+        pytest.skip("CIFAR-10 is not on this machine: name its folder in DATA_ROOT")

@@ -346,6 +346,20 @@ def test_unknown_kind_of_images(refuses):
     refuses(lambda: Classic("sepia"), "sepia", "colour", "digits")
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Crop(-1), "-1"), (lambda: Crop(0.5), "0.5"), (lambda: Crop("2"), "'2'"),
+        (lambda: Jitter(brightness=1), "1"), (lambda: Jitter(contrast=-0.1), "-0.1"),
+        (lambda: Jitter(saturation=math.nan), "nan"), (lambda: Rotation(math.inf), "inf"),
+        (lambda: Rotation(-3), "-3"), (lambda: Zoom(1), "1"), (lambda: Zoom(None), "None"),
+        (lambda: Mixup(math.inf), "inf"),
+    ],
+)  # fmt: skip
+def test_a_transform_refuses_what_it_cannot_do(refuses, make, said):
+    refuses(make, "must be", said)
+
+
 # ------------------------------------------------------------------ each against its definition
 
 

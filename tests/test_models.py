@@ -7,7 +7,7 @@ from torch import nn
 from lib import models
 from lib.vision import models as peers
 
-NAMES = ["small_cnn", "resnet9", "resnet18", "resnet50"]
+NAMES = ["small_cnn", "resnet9", "resnet9_narrow", "resnet18", "resnet50"]
 
 
 @pytest.fixture(scope="module", params=NAMES)

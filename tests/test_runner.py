@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_runtime import graphs
-from test_study import cifar, house, same, small_profile  # noqa: F401
+from test_study import same, small_profile
 
-from lib import records, runner, runtime, study, sweep
+from lib import records, runner, runtime, study, sweep, trained
 from lib.profile import Profile, grid
 from lib.runner import points_of, run_points
 
@@ -87,12 +87,12 @@ def test_generators_are_judged_once_their_points_are_there(house, tmp_path):  # 
     run_points(profile, [first, second], progress=False)
     assert study.generator_recorded(profile, "gan-ns")
     # What is kept outlives the runs: in a fresh checkout no generator is trained.
-    kept = study.kept_generator_path(profile, "gan-ns")
+    kept = trained.kept_generator_path(profile, "gan-ns")
     assert kept.exists()
-    before = study.generator(profile, "gan-ns", progress=False)
-    study.generator_path(profile, "gan-ns").unlink()
+    before = trained.generator(profile, "gan-ns", progress=False)
+    trained.generator_path(profile, "gan-ns").unlink()
     assert sweep.generator_seconds(profile, "gan-ns") == 0
-    after = study.generator(profile, "gan-ns", progress=False)
+    after = trained.generator(profile, "gan-ns", progress=False)
     assert after.digest() == before.digest()
     assert after.history == before.history
 
@@ -169,14 +169,14 @@ def test_the_training_of_a_generator_is_no_warning_for_the_next_point(clock):
 
 def test_a_point_that_diverges_does_not_block_those_behind_it(house, tmp_path, monkeypatch):  # noqa: F811
     profile = small_profile(tmp_path)
-    points, train = grid(profile)[:3], study.training.train
+    points, train = grid(profile)[:3], trained.training.train
 
     def diverging(model, dataset, augmentation, **settings):
         if "Mixup" in repr(augmentation):
             raise FloatingPointError("training diverged in epoch 0: the loss is nan")
         return train(model, dataset, augmentation, **settings)
 
-    monkeypatch.setattr(study.training, "train", diverging)
+    monkeypatch.setattr(trained.training, "train", diverging)
     order = [points[2], points[0], points[1]]
     assert str(order[0]).startswith("mixup")
     for _ in range(2):
@@ -191,7 +191,7 @@ def test_a_generator_that_diverges_does_not_block_other_points(house, tmp_path, 
     def diverging(*_, **__):
         raise FloatingPointError("GAN diverged at step 3")
 
-    monkeypatch.setattr(study.gan, "train_gan", diverging)
+    monkeypatch.setattr(trained.gan, "train_gan", diverging)
     points = points_of(profile, ["gan-ns", "classic"], [1], 0)
     points.sort(key=lambda point: point.augmentation, reverse=True)
     with pytest.raises(ValueError, match="1 points failed.*gan-ns.*diverged"):
@@ -283,10 +283,10 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     with monkeypatch.context() as patched:
-        patched.setattr(study.training, "train", full)
+        patched.setattr(trained.training, "train", full)
         with pytest.raises(MemoryError, match="training: batch_size: 64"):
             run_points(profile, [point], progress=False)
-    own = study.subject(profile, point, progress=False)
+    own = trained.subject(profile, point, progress=False)
     monkeypatch.setattr("lib.subject.attacks.pgd", full)
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
         own.adversarial(0.5, 1)
@@ -301,4 +301,4 @@ def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_pat
     profile = small_profile(tmp_path, **{"network": "resnet50", "influence.method": "exact"})
     point = profile.point("none", 0, 0)
     refuses(lambda: run_points(profile, [point]), "influence: method", "20490", "cg")
-    assert not study.checkpoint_path(profile, point).exists()
+    assert not trained.checkpoint_path(profile, point).exists()

@@ -1,8 +1,6 @@
 """The study end to end, on a few digits and, through the profiles for a GPU, on CIFAR-10."""
 
 import copy
-import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,13 +10,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
 
-from lib import augmentation as library
-from lib import checkpoint, data, provenance, records, study, training
-from lib.augmentation import Augmentation, Sample
+from lib import data, provenance, records, study, trained
 from lib.profile import Profile
-from lib.provenance import ROOT
 
 GAN = {"seed": 0, "steps": 12, "rounds": 3, "network": "dense", "width": 16, "critic_width": 16,
        "latent": 4, "critic_steps": 1}  # fmt: skip
@@ -46,19 +40,6 @@ def small_profile(folder, base="digits", **changes):
     return Profile.load(path)
 
 
-@pytest.fixture
-def house(tmp_path, monkeypatch):
-    """`house(name)`: from now on runs/ and results/ are those of a folder of that name."""
-
-    def move(name="house"):
-        monkeypatch.setattr(study, "RUNS", tmp_path / name / "runs")
-        monkeypatch.setenv("RESULTS", str(tmp_path / name / "results"))
-        return tmp_path / name
-
-    move()
-    return move
-
-
 def run(profile, augmentation, p, seed=0):
     path = study.run(profile, profile.point(augmentation, p, seed), progress=False)
     return records.read_file(path)
@@ -73,7 +54,7 @@ def same(one, other):
 
 
 def weights(profile, augmentation, p, seed=0):
-    model = study.train_or_load(profile, profile.point(augmentation, p, seed), progress=False)
+    model = trained.train_or_load(profile, profile.point(augmentation, p, seed), progress=False)
     return model.state_dict()
 
 
@@ -160,7 +141,7 @@ def test_run_writes_a_complete_record(house, tmp_path, augmentation, p, seed):
     frame = records.read_file(path)
     assert Counter(rows_of(frame)) == Counter(expected_rows(profile, p, checked=seed == 0))
 
-    images = study.dataset(profile)
+    images = trained.dataset(profile)
     shared = {
         "profile": "small", "dataset": "digits", "network": "small_cnn",
         "augmentation": augmentation, "p": p, "seed": seed,
@@ -225,7 +206,7 @@ def test_a_control_that_is_given_is_the_one_that_is_made(house, tmp_path):
     house("made")
     made = {p: run(profile, "classic", p) for p in (0.25, 1)}
     house("given")
-    control = study.subject(profile, profile.point("none", 0, 0), progress=False)
+    control = trained.subject(profile, profile.point("none", 0, 0), progress=False)
     for p, wanted in made.items():
         point = profile.point("classic", p, 0)
         path = study.run(profile, point, controls={0: control}, progress=False)
@@ -238,169 +219,6 @@ def test_seeds_and_augmentations_make_different_records(house, tmp_path):
              [("none", 0, 0), ("none", 0, 1), ("classic", 1, 0), ("mixup", 1, 0)]]  # fmt: skip
     values = {tuple(without_seconds(frame)["value"].dropna()) for frame in found}
     assert len(values) == len(found)
-
-
-# Pairs: initialisation and data order depend on the seed alone
-
-
-class Eye(Augmentation):
-    """Sees each batch before the other factors and hands it on."""
-
-    seen = []  # noqa: RUF012
-
-    def draw(self, sample, generator):
-        Eye.seen.append(sample.x.clone())
-        return sample
-
-
-class Greedy(Augmentation):
-    """Changes the images and takes random numbers by the handful."""
-
-    def draw(self, sample, generator):
-        torch.rand(1 + len(Eye.seen), generator=generator, device=sample.x.device)
-        return Sample(1 - sample.x, sample.y)
-
-
-def test_two_augmentations_at_one_seed_share_initialisation_and_order(house, tmp_path, monkeypatch):
-    for kind in (Eye, Greedy):
-        monkeypatch.setattr(library, kind.__name__, kind, raising=False)
-    profile = small_profile(
-        tmp_path,
-        augmentations={"eye": ["Eye", {}], "greedy": ["Greedy", {}], "mixup": ["Mixup", {}]},
-        **{"grid.augmentation": ["eye"]},
-    )
-    train = training.train
-
-    def watched(model, *arguments, **settings):
-        Eye.seen.clear()
-        starts.append({k: v.clone() for k, v in model.state_dict().items()})
-        history = train(model, *arguments, **settings)
-        orders.append(torch.cat(Eye.seen))
-        return history
-
-    monkeypatch.setattr(training, "train", watched)
-    starts, orders, ends = [], [], []
-    for name, seed in [("eye", 0), ("eye+greedy", 0), ("eye+mixup", 0), ("eye", 1)]:
-        ends.append({k: v.clone() for k, v in weights(profile, name, 1, seed).items()})
-    for start in starts[1:3]:
-        assert equal(start, starts[0])
-    for order in orders[1:3]:
-        assert torch.equal(order, orders[0])
-    assert not equal(starts[3], starts[0])
-    assert not torch.equal(orders[3], orders[0])
-    assert not equal(ends[1], ends[0])  # the augmentations did something
-    assert not equal(ends[2], ends[0])
-
-
-# Checkpoints
-
-
-def test_a_network_is_trained_once(house, tmp_path, capsys):
-    profile = small_profile(tmp_path)
-    first = weights(profile, "classic", 0.25)
-    (checkpoint,) = files(study.RUNS, "*.safetensors")
-    before = checkpoint.stat()
-    assert equal(weights(profile, "classic", 0.25), first)
-    assert checkpoint.stat().st_mtime_ns == before.st_mtime_ns
-    # A live point of a chapter writes no record.
-    assert files(study.RUNS, "*") == [checkpoint]
-    assert not records.results().exists()
-    assert capsys.readouterr().err == ""
-
-
-def test_the_network_is_on_eval_mode_trained_or_loaded(house, tmp_path):
-    profile = small_profile(tmp_path)
-    for _ in range(2):
-        point = profile.point("classic", 1, 0)
-        assert not study.train_or_load(profile, point, progress=False).training
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_text("no checkpoint"),
-    ],
-    ids=["truncated", "empty", "foreign"],
-)
-def test_a_damaged_checkpoint_is_named_and_made_again(house, tmp_path, capsys, damage):
-    profile = small_profile(tmp_path)
-    first = weights(profile, "mixup", 0.25)
-    (checkpoint,) = files(study.RUNS, "*.safetensors")
-    damage(checkpoint)
-    assert equal(weights(profile, "mixup", 0.25), first)
-    said = capsys.readouterr().err
-    assert str(checkpoint) in said
-    assert len(said.strip().splitlines()) == 1
-    assert equal(weights(profile, "mixup", 0.25), first)
-    assert capsys.readouterr().err == ""
-
-
-def test_the_checkpoint_of_another_point_is_named_and_made_again(house, tmp_path, capsys):
-    profile = small_profile(tmp_path)
-    first = weights(profile, "mixup", 0.25)
-    (checkpoint,) = files(study.RUNS, "*.safetensors")
-    weights(profile, "classic", 0.25)
-    (other,) = set(files(study.RUNS, "*.safetensors")) - {checkpoint}
-    checkpoint.write_bytes(other.read_bytes())
-    capsys.readouterr()
-    assert equal(weights(profile, "mixup", 0.25), first)
-    assert str(checkpoint) in capsys.readouterr().err
-
-
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """`engine(module)` adds a line to a module of a copy of lib/ that provenance looks at."""
-    folder = tmp_path / "engine" / "lib"
-    folder.mkdir(parents=True)
-    for path in (ROOT / "lib").glob("*.py"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(provenance, "ROOT", folder.parent)
-
-    def change(module):
-        with open(folder / f"{module}.py", "a") as file:
-            file.write("changed = True\n")
-        provenance.code_version.cache_clear()
-
-    provenance.code_version.cache_clear()
-    yield change
-    provenance.code_version.cache_clear()
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    """A list that grows by the number of epochs whenever a network is trained."""
-    train, found = training.train, []
-
-    def counted(model, *arguments, checkpoint=None, **settings):
-        there = Path(checkpoint).exists()
-        history = train(model, *arguments, checkpoint=checkpoint, **settings)
-        if not there:
-            found.append(len(history))
-        return history
-
-    monkeypatch.setattr(training, "train", counted)
-    return found
-
-
-@pytest.mark.parametrize("module", ["training", "augmentation", "seeds", "models"])
-@pytest.mark.parametrize("remake", [True, False])
-def test_a_network_is_trained_again_when_what_trains_it_changes(
-    house, tmp_path, engine, trainings, module, remake
-):
-    """Were the old weights kept, new records would describe them under the new code's name.
-
-    Every module that has a say in the weights counts: architecture and initialisation (models)
-    as well as the loop. Recorded points may stand, but no new one is measured on old weights.
-    """
-    profile = small_profile(tmp_path, **{"sweep.remake": remake})
-    weights(profile, "mixup", 1)
-    weights(profile, "mixup", 1)
-    assert len(trainings) == 1
-    engine(module)
-    weights(profile, "mixup", 1)
-    assert len(trainings) == 2
 
 
 def test_a_change_of_charts_trains_nothing(house, tmp_path, engine, trainings):
@@ -513,21 +331,6 @@ def test_a_failed_write_keeps_the_old_record(house, tmp_path, monkeypatch):
 # Subsets, and the profiles for a GPU on real images
 
 
-def test_a_subset_is_the_first_so_many_images(tmp_path):
-    whole, part = data.load("digits"), study.dataset(small_profile(tmp_path))
-    assert (len(part.train_images), len(part.test_images)) == (200, 60)
-    for name in ("train_images", "train_labels", "test_images", "test_labels"):
-        found = getattr(part, name)
-        assert torch.equal(found, getattr(whole, name)[: len(found)])
-    assert study.dataset(Profile.load("digits")).checksum == whole.checksum
-
-
-@pytest.fixture
-def cifar():
-    if not Path(os.environ.get("DATA_ROOT", ""), "cifar-10-batches-py").is_dir():
-        pytest.skip("CIFAR-10 is not on this machine: name its folder in DATA_ROOT")
-
-
 def runs_through(profile):
     """One point of a profile derived from one for a GPU, p = 1 so that all pairs count."""
     started = time.monotonic()
@@ -573,7 +376,7 @@ def generator_rows(profile, factor="gan-ns"):
 def test_the_record_of_a_generator_is_complete_and_true(house, tmp_path):
     home = house()
     profile = small_profile(tmp_path, subset=[400, 300], **{"grid.augmentation": ["gan-ns"]})
-    assert study.generators(profile) == ["gan-ns"]
+    assert trained.generators(profile) == ["gan-ns"]
     assert not study.generator_recorded(profile, "gan-ns")
     frame = generator_rows(profile)
     assert study.generator_recorded(profile, "gan-ns")
@@ -586,8 +389,8 @@ def test_the_record_of_a_generator_is_complete_and_true(house, tmp_path):
     assert set(distances.features) == {"small_cnn"}
 
     # The floor, by an independent formula, from the features of the network at p = 0.
-    model = study.train_or_load(profile, profile.point("none", 0, 0), progress=False)
-    images = study.dataset(profile)
+    model = trained.train_or_load(profile, profile.point("none", 0, 0), progress=False)
+    images = trained.dataset(profile)
     with torch.no_grad():
         sets = [model.features(x.float() / 255).double().numpy()
                 for x in (images.train_images, images.test_images)]  # fmt: skip
@@ -598,7 +401,7 @@ def test_the_record_of_a_generator_is_complete_and_true(house, tmp_path):
     assert (distances.value.iloc[1:] > by_hand).all()  # twelve steps teach it little
 
     # The score is that of the network that saw generated images alone.
-    only = study.train_or_load(profile, profile.point("gan-ns", 1, 0), progress=False)
+    only = trained.train_or_load(profile, profile.point("gan-ns", 1, 0), progress=False)
     with torch.no_grad():
         right = only(images.test_images.float() / 255).argmax(1) == images.test_labels
     score = frame[frame.measure == "classification accuracy score"]
@@ -611,53 +414,6 @@ def test_a_distance_of_too_few_images_is_missing(house, tmp_path):
     frame = generator_rows(small_profile(tmp_path))
     assert frame[frame.measure == "Frechet distance"].value.isna().all()
     assert frame[frame.measure != "Frechet distance"].value.notna().all()
-
-
-def test_a_generator_is_trained_once_and_for_every_seed(house, tmp_path, capsys):
-    home = house()
-    profile = small_profile(tmp_path)
-    first = study.generator(profile, "gan-ns", progress=False)
-    ((path, *_), before) = files(home, "gan-ns.safetensors"), path_states(home)
-    for seed in (0, 1):
-        study.train_or_load(profile, profile.point("gan-ns", 0.5, seed), progress=False)
-    again = study.generator(profile, "gan-ns", progress=False)
-    assert again.digest() == first.digest()
-    assert [past["seconds"] for past in again.history] == [
-        past["seconds"] for past in first.history
-    ]
-    assert {name: state for name, state in path_states(home).items() if name in before} == before
-
-    # Damaged, it is named, set aside and trained again to the same weights.
-    path.write_bytes(path.read_bytes()[:-100])
-    assert study.generator(profile, "gan-ns", progress=False).digest() == first.digest()
-    assert str(path) in capsys.readouterr().err
-    assert path.with_suffix(".refused").exists()
-
-
-def path_states(home):
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files(home, "gan-ns.*")}
-
-
-def test_a_network_knows_its_generator(house, tmp_path, capsys):
-    """Another generator of the same name makes another training: no checkpoint is mixed up."""
-    house()
-    profile = small_profile(tmp_path)
-    before = weights(profile, "gan-ns", 1)
-    path = study.generator_path(profile, "gan-ns")
-    other = study.generator(profile, "gan-wgp", progress=False)
-    recipe = json.loads(safe_open(path, "pt").metadata()["recipe"])
-    parts = {"averaged": other.state_dict(), "previews": {"images": other.previews}}
-    checkpoint.save(path, parts, recipe, other.history)
-    after = weights(profile, "gan-ns", 1)
-    assert "augmentation differ" in capsys.readouterr().err
-    assert not equal(before, after)
-
-
-def test_only_grids_that_need_generators_have_them(tmp_path):
-    assert study.generators(small_profile(tmp_path)) == []
-    both = {"grid.augmentation": ["classic+gan-wgp", "gan-ns", "gan-wgp"]}
-    assert study.generators(small_profile(tmp_path, **both)) == ["gan-ns", "gan-wgp"]
-    assert study.generators(small_profile(tmp_path, **both, **{"grid.p": [0]})) == []
 
 
 def test_a_point_with_a_generator_is_recorded(house, tmp_path):

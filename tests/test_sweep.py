@@ -5,14 +5,14 @@ import sys
 import pytest
 from test_study import small_profile
 
-from lib import records, study, sweep
+from lib import records, study, sweep, trained
 from lib.profile import FOLDER, Profile, grid
 from lib.provenance import ROOT
 
 
 @pytest.fixture
 def house(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "RUNS", tmp_path / "house" / "runs")
+    monkeypatch.setattr(trained, "RUNS", tmp_path / "house" / "runs")
     monkeypatch.setenv("RESULTS", str(tmp_path / "house" / "results"))
     return tmp_path / "house"
 
