@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 
-.PHONY: book test check plan sweep status serve bench lint clean
+.PHONY: book test check plan sweep status serve slides bench lint clean
 
 book: $(READY)  ## run the digits study if needed, execute the chapters, build the website
 	$(SNAKEMAKE) book
@@ -38,6 +38,9 @@ status: $(READY)  ## which points of PROFILE are recorded
 
 serve: book  ## show the website
 	python -m lib.book serve
+
+slides: book  ## the chapters as slides, which lie in the website beside their pages
+	@ls _build/html/notebooks/*.slides.html
 
 lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the README's results
 	ruff format .

@@ -153,7 +153,7 @@ rule chapter:
 rule site:
     input:
         expand("runs/book/{chapter}.ipynb", chapter=CHAPTERS),
-        "_config.yml", "_toc.yml", "lib/book.py",
+        "_config.yml", "_toc.yml", "lib/book.py", "lib/slides.py",
         [str(path) for path in sorted(Path("book").rglob("*")) if path.is_file()],
     output: touch("_build/.done")
     shell: "python -m lib.book build"

@@ -1,4 +1,4 @@
-"""The book: chapters executed with papermill, then rendered as a website by Jupyter Book.
+"""The book: chapters executed with papermill, then rendered as a website and slides.
 
     python -m lib.book execute notebooks/03_performance.py runs/book/03_performance.ipynb [-p k v]
     python -m lib.book build [--source runs/book] [--out _build]
@@ -93,9 +93,12 @@ def published(notebook):
 def build(source=ROOT / "runs" / "book", out=ROOT / "_build", *, root=ROOT):
     """Render the book with the executed notebooks in `source`; return the website's first page.
 
-    Warnings are errors. What has not changed since the last build is not rendered again.
+    Beside the page of each chapter lie its slides. Warnings are errors. What has not changed since
+    the last build is not rendered again.
     """
     from jupyter_book.sphinx import build_sphinx
+
+    from lib import slides
 
     source, out = Path(source), Path(out).resolve()
     stage, doctrees, html = out / "source", out / ".doctrees", out / "html"
@@ -111,6 +114,7 @@ def build(source=ROOT / "runs" / "book", out=ROOT / "_build", *, root=ROOT):
         shutil.rmtree(doctrees, ignore_errors=True)
         raise BookError("the book was not built: see the warnings above")
     _drawing_library(html / "_static" / "vega.js")
+    slides.build(html)
     return html / "index.html"
 
 

@@ -52,6 +52,15 @@ for study in studies:
         display(Markdown(f"No claim is decided on {study.label}: {error}."))
 
 # %% [markdown]
+# ## The claims
+#
+# Which of them do you expect to hold?
+
+# %% tags=["hide-input"]
+decided = next(iter(found.values()))
+charts.table(claims.frame(decided)[["claim", "source"]], caption="The claims and where they stand")
+
+# %% [markdown]
 # ## The verdicts
 #
 # A claim **holds** if every effect it names lies on the claimed side of zero with its whole
@@ -64,7 +73,7 @@ for study in studies:
 # is over all networks.
 
 # %% tags=["hide-input"]
-verdicts = claims.frame(next(iter(found.values())))[["claim"]]
+verdicts = claims.frame(decided)[["claim"]]
 for name, decided in found.items():
     verdicts[name] = claims.frame(decided)["verdict"]
 verdicts["source"] = claims.frame(decided)["source"]

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pytest
 
 from lib.provenance import ROOT
+from lib.slides import SUFFIX
 
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(
@@ -21,9 +22,11 @@ PAGES = sorted(
     for path in HTML.rglob("*.html")
     if "_static" not in path.parts and path.name != "index.html"
 )
+DECKS = [name for name in PAGES if name.endswith(SUFFIX)]
+PAGES = [name for name in PAGES if name not in DECKS]
 CHARTED = [name for name in PAGES if '<figure class="chart"' in (HTML / name).read_text()]
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1200, "height": 900}
-DRAWN = """() => [...document.querySelectorAll("figure.chart")].every(
+DRAWN = """() => [...document.querySelectorAll("figure.chart:has(> script)")].every(
     (figure) => figure.querySelector(":scope > .live svg"))"""
 every_page = pytest.mark.parametrize("name", PAGES)
 
@@ -204,3 +207,35 @@ def test_a_chart_stays_without_its_library(browser, site):
     assert still.is_visible()
     assert still.bounding_box()["width"] <= PHONE["width"]
     page.close()
+
+
+def test_every_chapter_has_slides():
+    chapters = {name for name in PAGES if name.startswith("notebooks/")}
+    assert {name.replace(SUFFIX, ".html") for name in DECKS} == chapters
+
+
+@pytest.mark.parametrize("name", DECKS)
+def test_slides_are_whole(visit, name):
+    """Nothing is cut off, but for tables and code, which scroll; formulas are set, links live."""
+    page = visit(name)
+    slides = page.evaluate("Reveal.getTotalSlides()")
+    assert slides > 5
+    seen = set()
+    for _ in range(slides):
+        seen.add(page.evaluate("JSON.stringify(Reveal.getIndices())"))
+        assert page.locator(".slides section.present:not(.stack)").count() == 1
+        cut = page.evaluate("""() => {
+            const slide = Reveal.getCurrentSlide(), body = slide.querySelector(".body");
+            const scrolls = !body.querySelector(".chart, .pictures");
+            const over = body.scrollHeight - body.clientHeight;
+            return [slide.scrollWidth > 1280, slide.scrollHeight > 720, over > 1 && !scrolls];
+        }""")
+        assert not any(cut), (page.evaluate("location.hash"), cut)
+        page.evaluate("Reveal.next()")
+    assert len(seen) == slides
+    for formula in page.locator("section .math").element_handles():
+        assert formula.query_selector("mjx-container"), formula.inner_html()
+    for link in link_targets(page):
+        if link.startswith(page.url.rsplit("/", 2)[0]):
+            target = urlsplit(link).path.lstrip("/")
+            assert (HTML / target).exists(), f"broken link: {link}"
