@@ -128,7 +128,7 @@ def standing(study):
     name, lacking = profile.name, len(missing(profile, cost))
     if cost.empty:
         data = f"{TITLES[profile.dataset]} is downloaded once" if profile.dataset in TITLES else ""
-        gpu = "" if profile.sweep["remake"] else "A GPU is needed"
+        gpu = "A GPU is needed" if profile.sweep["compile"] else ""
         needs = ", and ".join(filter(None, [gpu, data]))
         return (
             f"No point of it is recorded in this copy. {needs + '.' if needs else ''} "

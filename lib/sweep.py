@@ -22,8 +22,8 @@ def estimate(profile):
     """Seconds a point takes here, by stage, from timings of single steps on this device.
 
     A few steps of training, attack and prediction, in whole batches on a GPU and of 32 images on
-    a CPU, scaled by how many images the profile puts through each; the solve for influence is not
-    in it. The checks, which one seed has, are shared out among all.
+    a CPU, scaled by how many images the profile puts through each; augmentation and the linear
+    algebra of influence are not in it. The checks, which one seed has, are shared out among all.
     """
     images = dataset(profile)
     model = network(profile)
@@ -58,6 +58,8 @@ def estimate(profile):
         "distances": n_test * d["steps"] * attacked,
         "checks": min(c["images"], n_test) * len(a["eps"]) * checked / len(profile.grid["seed"]),
         "stress": n_test * s["neighbours"] * radii * predicted,
+        # The draw of A(S) and its originals, and both once more in the control's eyes.
+        "influence": 4 * n_train * predicted,
     }
 
 
@@ -107,7 +109,7 @@ def plan(profile, workers):
     print(f"profile {profile.name}: {len(points)} points in {len(jobs(profile))} jobs, "
           f"{len(missing)} of them to do")  # fmt: skip
     print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
-          f"({stages}; the influence solve comes on top)")  # fmt: skip
+          f"({stages}; augmentation and influence's linear algebra come on top)")  # fmt: skip
     trained = {name: generator_seconds(profile, name) for name in generators(profile)}
     for name, needed in trained.items():
         print(f"generator {name}: about {_duration(needed)}")

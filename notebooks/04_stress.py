@@ -348,13 +348,15 @@ for study in studies:
 # %% [markdown]
 # ## Does stress go with risk?
 #
-# Each dot is one network. Drag a rectangle to highlight the dots inside.
+# Each dot is one network. Stress is read at the smallest radius at which the networks without augmentation
+# change the label of at least a tenth of the neighbours, or else at the largest: too near, there is nothing
+# to count, and too far, nothing left of the image. Drag a rectangle to highlight the dots inside.
 
 # %% tags=["hide-input"]
 for study in studies:
     table, risks = study["stress"], study["performance"]
     table = table[table.centre == "clean"]
-    radius = table.eps.max()
+    radius = claims.radius_that_tells(table)
     decisive = (risks[list(claims.ATTACK)] == pd.Series(claims.ATTACK)).all(axis=1)
     cell = ["augmentation", "p", "seed"]
     display(

@@ -155,8 +155,10 @@ charts.table(
 # ## What these verdicts are worth
 #
 # **Scale.** The talk trained ResNet-50 on CIFAR-10. A verdict is about the data, the network and the
-# epochs that its study names. The one that runs on every computer trains a small network on small digits. Where digits contradict the talk, they say that its sentence is no
-# law, not that it is wrong about photographs.
+# epochs that its study names. The one that runs on every computer trains a small network on small digits.
+# Where digits contradict the talk, they say that its sentence is no law, not that it is wrong about
+# photographs. A narrow network that was trained for a few epochs says as little about a wide one that was
+# trained for many.
 #
 # **One architecture.** Each profile has one network and one recipe. Another may answer otherwise.
 #
@@ -168,8 +170,9 @@ charts.table(
 # likely by chance than by one of one.
 #
 # **Stress knows a radius.** In many dimensions a random direction hardly approaches a boundary, so
-# the verdicts read stress at the largest recorded radius; chapter 4 shows its correlation with risk
-# at every radius.
+# the verdicts read stress at the smallest recorded radius at which a tenth of the neighbours of the networks
+# without augmentation get another label, or else at the largest. Chapter 4 shows its correlation with risk at
+# every radius.
 #
 # **The attack is a lower bound.** Projected gradient descent finds adversarial examples; that it
 # finds none proves nothing. [Chapter 3](03_performance) looks for the

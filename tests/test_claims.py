@@ -13,6 +13,7 @@ from lib.claims import (
     FAILS,
     HOLDS,
     OPEN,
+    SEEN,
     Effect,
     augmentations,
     balanced,
@@ -21,6 +22,7 @@ from lib.claims import (
     effects_frame,
     evaluate,
     frame,
+    radius_that_tells,
     rank_correlation,
     verdict,
     versus,
@@ -136,12 +138,17 @@ def distances_table(values, **options):
 
 
 def stress_table(values, **options):
-    """The largest clean radius counts; smaller ones and adversarial centres say the opposite."""
+    """At the radius that counts, of three; the others and adversarial centres say the opposite."""
     opposite = {k: -v for k, v in values.items()}
+
+    def around(centre, eps, values, level, group="all"):
+        raised = {k: v + level for k, v in values.items()}  # only differences count
+        return table(raised, centre=centre, eps=eps, group=group, **options)
+
     return pd.concat([
-        table(values, centre="clean", eps=2.0, group="all", **options),
-        table(opposite, centre="clean", eps=0.5, group="all", **options),
-        table(opposite, centre="adversarial", eps=4.0, group="successful", **options),
+        around("clean", 0.5, opposite, -10), around("clean", 2.0, values, 10),
+        around("clean", 8.0, opposite, 20),
+        around("adversarial", 1.0, opposite, 20, group="successful"),
     ], ignore_index=True)  # fmt: skip
 
 
@@ -439,6 +446,25 @@ def test_by_seed_averages_over_p():
     assert augmentations(pd.concat([rows, rows.assign(augmentation="none")])) == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("stresses", "chosen"),
+    [
+        ({0.5: 0.03, 2: 0.2, 7: 0.7, 14: 0.8}, 2),
+        ({0.5: 0.4, 2: 0.1}, 0.5),
+        ({0.5: 0.01, 2: SEEN}, 2),
+        ({0.5: 0.01, 2: 0.09}, 2),  # the largest, where none is enough
+        ({1: 0.0}, 1),
+    ],
+)
+def test_the_radius_that_tells_is_the_smallest_of_enough_stress(stresses, chosen):
+    rows = [
+        table({"none": value, "classic": 1 - value}, noise=False, centre="clean", eps=float(eps))
+        for eps, value in stresses.items()
+    ]
+    beside = table({"none": 0.5, "classic": 0.5}, centre="adversarial", eps=0.1)
+    assert radius_that_tells(pd.concat([*rows, beside])) == chosen
+
+
 @given(seed=st.integers(0, 1000))
 def test_rank_correlation_is_scipys_within_each_seed(seed):
     stress = random_table(seed, ("x",)).rename(columns={"attack": "centre"}).assign(eps=2.0)
@@ -472,7 +498,9 @@ def test_stress_that_goes_with_risk(slope, expected):
     bent = {name: slope * value**3 for name, value in cells.items()}
     risk, stress = performance(CLEAN, cells, p=(1.0,)), stress_table(bent, p=(1.0,))
     swapped = (stress.seed == 3) & (stress.centre == "clean")
-    stress.loc[swapped & (stress.augmentation == "none"), "value"] = slope * 0.2**3 + 1e-3
+    stress.loc[swapped & (stress.augmentation == "none"), "value"] += (
+        slope * (0.2**3 - 0.1**3) + 1e-3
+    )
     tables = risk, distances_table(DISTANCE), stress, influence_table(READINGS)
     found = evaluate(*tables)[WITH_RISK]
     assert found.verdict == expected

@@ -86,6 +86,7 @@ def test_an_estimate_counts_every_image_that_is_put_through(monkeypatch, name):
     # 100 images, two eps: PGD-200, two restarts, the rival's PGD, 300 queries; one seed of five.
     assert found["checks"] == 100 * 2 * (200 + 2 * 100 + 100 + 300) / 5
     assert found["stress"] == 500 * 16 * (4 + 1 + 2)
+    assert found["influence"] == 4 * 1297
 
 
 def test_an_estimate_is_of_the_right_order(house, tmp_path):
