@@ -20,7 +20,7 @@ from scipy import stats
 from lib.show import finite, in_base64, pictures, sentence, table
 
 __all__ = ["Figure", "against", "against_p", "boundaries", "colours", "coverage", "distribution",
-           "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
+           "drawn", "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
            "table"]  # fmt: skip
 
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
@@ -73,18 +73,22 @@ class Figure:
     def _repr_mimebundle_(self, include=None, exclude=None):
         spec = self.spec()
         text = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
-        svg = vl_convert.vegalite_to_svg(spec)
-        # Clip paths of several pictures on a page must not bear the same name.
-        mark = sha256(text.encode()).hexdigest()[:8]
-        svg = re.sub(r'(id="|url\(#)', rf"\g<1>{mark}-", svg)
-        svg = svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
         html = (
             f'<figure class="chart" role="img" aria-label="{escape(self.description)}"'
-            f' style="margin:0"><script type="application/json">{text}</script>{svg}'
+            f' style="margin:0"><script type="application/json">{text}</script>{drawn(spec)}'
             f"<figcaption>{escape(self.description)}</figcaption></figure>"
         )
         png = vl_convert.vegalite_to_png(spec | {"background": "white"}, scale=2)
         return {"text/html": html, "image/png": in_base64(png), "text/plain": self.description}
+
+
+def drawn(spec):
+    """The picture of a specification, SVG that is no wider than there is room."""
+    svg = vl_convert.vegalite_to_svg(spec)
+    # Clip paths of several pictures on a page must not bear the same name.
+    mark = sha256(json.dumps(spec).encode()).hexdigest()[:8]
+    svg = re.sub(r'(id="|url\(#)', rf"\g<1>{mark}-", svg)
+    return svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
 def colours(names, palette=PALETTE):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sphinx_revealjs
-import vl_convert
 from bs4 import BeautifulSoup
 from bs4.element import Tag
 
+from lib import charts
 from lib.files import replacing
 
 REVEAL = Path(sphinx_revealjs.__file__).parent / "_static" / "revealjs"
@@ -167,7 +167,7 @@ def _widen(figure):
     """Draw a chart of several panels anew, for a slide: wide where a page is tall."""
     spec = json.loads(figure.script.string)
     if "facet" in spec:
-        svg = vl_convert.vegalite_to_svg(spec | {"columns": COLUMNS})
+        svg = charts.drawn(spec | {"columns": COLUMNS})
         figure.svg.replace_with(BeautifulSoup(svg, "html.parser"))
 
 

@@ -1,10 +1,12 @@
 """Slides: everything a page shows is shown once, in order; everything it says is a note."""
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib import charts
 from lib.slides import ABOVE, ROOM, SUFFIX, build, deck, outline
 
 CODE = '<div class="cell_input"><div class="highlight-ipython3"><pre>{}</pre></div></div>'
@@ -97,6 +99,24 @@ def test_what_would_break_on_a_slide_is_left_out():
     assert "application/json" not in html
     assert "import torch" not in html
     assert "#</h1>" not in html
+
+
+def test_a_chart_of_several_panels_is_drawn_in_one_line():
+    rows = [
+        {"augmentation": "classic", "p": p, "seed": 0, "value": p, "panel": panel}
+        for p in (0.5, 1.0) for panel in "abcd"
+    ]  # fmt: skip
+    figure = charts.against_p(pd.DataFrame(rows), y="risk", facet="panel", description="Risk")
+    html = figure._repr_mimebundle_()["text/html"]
+    before = BeautifulSoup(html, "html.parser").svg
+    output = f'<div class="output text_html">{html}</div>'
+    _, slide = all_slides(page(section("Two", cell(FOLDED.format(""), output))))
+    after = slide.shown[0].find("svg")
+    assert float(after["width"]) > 1.5 * float(before["width"])
+    assert float(after["height"]) < float(before["height"])
+    assert after.get_text().endswith("abcdclassic")  # the panels and the legend
+    marks = [{one["id"] for one in svg.select("[id]")} for svg in (before, after)]
+    assert marks[0].isdisjoint(marks[1])
 
 
 BLOCKS = {
