@@ -105,6 +105,7 @@ def versus(table, one, other, **where):
 ATTACK = {"attack": "pgd", "eps": 0.25, "steps": 100}
 TALK, PAPER, BOOK = "talk", "paper", "this book"
 LIMIT = 1 - 1e-9  # of a correlation whose Fisher z is finite
+FEWEST = 5  # networks of a seed: ranks of fewer agree by chance from seed to seed
 SEEN = 0.1  # of the neighbours: the stress from which on a radius tells networks apart
 PERFORMANCE, STRESS, INFLUENCE = "03_performance", "04_stress", "05_influence"
 RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
@@ -271,7 +272,8 @@ def _influences(ratios):
 def rank_correlation(stress, performance, radius, attack=None):
     """Spearman's correlation of stress and risk over the points of a seed, as an effect.
 
-    Its interval is taken of Fisher's z and transformed back, so that it stays within [-1, 1].
+    A seed with fewer than FEWEST points has none. Its interval is taken of Fisher's z and
+    transformed back, so that it stays within [-1, 1].
     """
     attack = ATTACK if attack is None else attack
     cell = ["augmentation", "p", "seed"]
@@ -284,7 +286,7 @@ def rank_correlation(stress, performance, radius, attack=None):
     found = {
         seed: np.arctanh(np.clip(spearman(part.value_stress, part.value_risk), -LIMIT, LIMIT))
         for seed, part in both.groupby("seed")
-        if len(part) > 2
+        if len(part) >= FEWEST
     }
     z = effect("Spearman correlation", pd.Series(found, dtype=float))
     return replace(z, value=np.tanh(z.value), low=np.tanh(z.low), high=np.tanh(z.high))

@@ -496,7 +496,7 @@ def test_stress_that_goes_with_risk(slope, expected):
     """Monotone but not linear over the points of a seed, with a disagreement of one seed."""
     cells = {"none": 0.1, "classic": 0.2, "mixup": 0.3, "other": 0.4}
     bent = {name: slope * value**3 for name, value in cells.items()}
-    risk, stress = performance(CLEAN, cells, p=(1.0,)), stress_table(bent, p=(1.0,))
+    risk, stress = performance(CLEAN, cells), stress_table(bent)
     swapped = (stress.seed == 3) & (stress.centre == "clean")
     stress.loc[swapped & (stress.augmentation == "none"), "value"] += (
         slope * (0.2**3 - 0.1**3) + 1e-3
@@ -505,6 +505,17 @@ def test_stress_that_goes_with_risk(slope, expected):
     found = evaluate(*tables)[WITH_RISK]
     assert found.verdict == expected
     assert found.effects[0].seeds == 4
+
+
+@pytest.mark.parametrize("p", [(1.0,), (0.5, 1.0)])
+def test_too_few_networks_have_no_rank_correlation(p):
+    """Over three or four networks ranks agree exactly at all seeds: an interval of no width."""
+    cells = {"none": 0.1, "classic": 0.2, "mixup": 0.3, "other": 0.4}
+    risk, stress = performance(CLEAN, cells, p=p), stress_table(cells, p=p)
+    tables = risk, distances_table(DISTANCE), stress, influence_table(READINGS)
+    found = evaluate(*tables)[WITH_RISK]
+    assert found.verdict == (HOLDS if len(p) == 2 else OPEN)
+    assert found.effects[0].seeds == (4 if len(p) == 2 else 0)
 
 
 def test_claims_know_no_torch():
