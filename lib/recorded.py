@@ -81,11 +81,15 @@ def studies(own, *tables):
         labels.add(one.label)
         words.append(f"- **{one.label}**: {completeness(profile, one[tables[0]])}.")
         words += [f"    - {_sentence(line)}" for line in one.lacks]
-    words = ["What the studies on this page have recorded:", "", *words]
-    if not any(one.profile.dataset in PHOTOGRAPHS for one in found):
+    lacking = {name: [table for table in tables if name not in records.studies(table)]
+               for name in records.in_order(records.profiles())}  # fmt: skip
+    partly = {name: lacks for name, lacks in lacking.items() if 0 < len(lacks) < len(tables)}
+    for name, lacks in partly.items():
+        words.append(f"- Profile {name} is left out: no {_listed(lacks)} recorded yet.")
+    if not partly and not any(one.profile.dataset in PHOTOGRAPHS for one in found):
         words += ["", "No study of photographs is recorded in this copy yet: [the recorded study]"
                       "(07_recorded.html) says what it takes."]  # fmt: skip
-    return found, "\n".join(words)
+    return found, "\n".join(["What the studies on this page have recorded:", "", *words])
 
 
 def shelf():

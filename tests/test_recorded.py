@@ -214,12 +214,16 @@ def test_digits_alone_say_that_photographs_are_missing():
     assert "07_recorded" in words
 
 
-def test_a_study_without_one_of_the_tables_is_not_shown():
+def test_a_study_without_one_of_the_tables_is_left_out_and_said():
     record(DIGITS, grid(DIGITS))
     record(DIGITS, grid(DIGITS), table="stress")
     record(CIFAR, grid(CIFAR))
-    found, _ = studies(DIGITS, "cost", "stress")
+    found, words = studies(DIGITS, "cost", "stress")
     assert [one.profile for one in found] == [DIGITS]
+    assert "- Profile cifar10 is left out: no stress recorded yet." in words.splitlines()
+    assert "No study of photographs" not in words
+    _, words = studies(DIGITS, "stress")  # a page that needs none of what there is
+    assert "cifar10" not in words
 
 
 def test_the_page_needs_its_own_study(refuses):
