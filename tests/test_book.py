@@ -125,7 +125,7 @@ def names(path):
         ("import lib.show as s\n", {"lib/files.py", "lib/show.py"}),
         ("from lib.files import replacing\n", {"lib/files.py"}),
         ("def f():\n    import lib.files\n", {"lib/files.py"}),
-        ("from lib import book\n", {"lib/book.py", "lib/files.py", "lib/provenance.py"}),
+        ("from lib import records\n", {"lib/files.py", "lib/provenance.py", "lib/records.py"}),
         ("# from lib import charts\ntext = 'import lib.charts'\n", set()),
     ],
 )
