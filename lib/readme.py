@@ -11,11 +11,11 @@ from lib.profile import Profile
 from lib.provenance import ROOT
 
 BEGIN, END = "<!-- results: made by `make lint` from the records -->", "<!-- end of results -->"
-FIGURES = "book/_static"
+FIGURE = "book/_static/results.svg"
 
 
 def results():
-    """The text between the marks, and {file: SVG} of its figure, which is of the first study."""
+    """The text between the marks, and the SVG of its figure, which is of the first study."""
     studies, _ = recorded.studies(Profile.load("digits"), *claims.TABLES)
     names = [_name(study) for study in studies]
     tables = [
@@ -24,11 +24,11 @@ def results():
     ]
     verdicts = [claims.evaluate(*four) for four in tables]
     networks = [len(four[0].drop_duplicates(["augmentation", "p", "seed"])) for four in tables]
-    figure, file = _figure(tables[0][0], names[0]), f"{FIGURES}/{studies[0].profile.name}.svg"
+    figure = _figure(tables[0][0], names[0])
     seeds = tables[0][0].seed.nunique()
     means = f"means over {seeds} seeds and 95 % intervals" if seeds > 1 else "one seed"
     lines = [
-        f"![{figure.description}]({file})",
+        f"![{figure.description}]({FIGURE})",
         "",
         f"*{figure.description}: {means}.*",
         "",
@@ -48,7 +48,7 @@ def results():
         said += [f"{name}, {line}." for line in study.lacks]
     said.append("Digits are not CIFAR-10: they decide no claim about photographs.")
     spec = figure.spec() | {"background": "white"}
-    return "\n".join([*lines, "", " ".join(said)]), {file: vl_convert.vegalite_to_svg(spec)}
+    return "\n".join([*lines, "", " ".join(said)]), vl_convert.vegalite_to_svg(spec)
 
 
 def _name(study):
@@ -70,12 +70,12 @@ def _figure(performance, name):
 
 
 def main():
-    text, figures = results()
+    text, figure = results()
     path = ROOT / "README.md"
     before, rest = path.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    files = {ROOT / name: svg for name, svg in figures.items()}
-    for file, content in {**files, path: f"{before}{BEGIN}\n{text}\n{END}{after}"}.items():
+    made = f"{before}{BEGIN}\n{text}\n{END}{after}"
+    for file, content in ((ROOT / FIGURE, figure), (path, made)):
         with replacing(file) as temporary:
             temporary.write_text(content)
 
