@@ -41,6 +41,7 @@ def results():
     said = [f"From {networks[0]} networks."]
     if len(studies) > 1:
         said = [f"Networks on {name}: {n}." for name, n in zip(names, networks, strict=True)]
+        said.append("A verdict is about the data, the network and the epochs that it names.")
     for study, name in zip(studies, names, strict=True):
         if recorded.missing(study.profile, study["performance"]):
             share = recorded.completeness(study.profile, study["performance"])

@@ -51,6 +51,8 @@ def run_points(profile, points, *, hours=None, progress=True):
         training = {factor: generator_seconds(profile, factor) for factor in factors}
     controls, left, failed = {}, [], {}
     for point in todo:
+        if recorded(profile, point):  # by another process, in the meantime
+            continue
         factors = profile.generators(point.augmentation)
         if hours is not None:
             needed = slowest + sum(training[factor] for factor in factors)

@@ -49,7 +49,7 @@ def test_a_point_may_be_named_by_single_values():
 # Many points
 
 
-def test_each_point_is_recorded_as_soon_as_it_is_done(house, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_each_point_is_recorded_as_soon_as_it_is_done(house, tmp_path, monkeypatch, capsys):
     """A process that dies in the middle loses the point it is at, and no other."""
     profile = small_profile(tmp_path)
     points, performance = grid(profile)[:4], study.performance
@@ -76,7 +76,22 @@ def test_each_point_is_recorded_as_soon_as_it_is_done(house, tmp_path, monkeypat
         same(records.read_file(study.run(profile, point, progress=False)), frame)
 
 
-def test_generators_are_judged_once_their_points_are_there(house, tmp_path):  # noqa: F811
+def test_what_another_process_makes_in_the_meantime_is_not_made_again(house, tmp_path, monkeypatch):
+    profile = small_profile(tmp_path)
+    points, made = grid(profile)[:2], []
+
+    def and_the_next_one(profile, point, **_):
+        made.append(point)
+        for one in points:
+            path = study.run(profile, one, progress=False)
+        return path
+
+    monkeypatch.setattr(runner, "run", and_the_next_one)
+    assert run_points(profile, points, progress=False) == []
+    assert made == points[:1]
+
+
+def test_generators_are_judged_once_their_points_are_there(house, tmp_path):
     profile = small_profile(tmp_path, **{
         "grid.augmentation": ["gan-ns"], "grid.p": [0, 1], "grid.seed": [0],
         "sweep.remake": False,
@@ -167,7 +182,7 @@ def test_the_training_of_a_generator_is_no_warning_for_the_next_point(clock):
     assert now[0] == 31
 
 
-def test_a_point_that_diverges_does_not_block_those_behind_it(house, tmp_path, monkeypatch):  # noqa: F811
+def test_a_point_that_diverges_does_not_block_those_behind_it(house, tmp_path, monkeypatch):
     profile = small_profile(tmp_path)
     points, train = grid(profile)[:3], trained.training.train
 
@@ -185,7 +200,7 @@ def test_a_point_that_diverges_does_not_block_those_behind_it(house, tmp_path, m
         assert done(profile) == points[:2]
 
 
-def test_a_generator_that_diverges_does_not_block_other_points(house, tmp_path, monkeypatch):  # noqa: F811
+def test_a_generator_that_diverges_does_not_block_other_points(house, tmp_path, monkeypatch):
     profile = small_profile(tmp_path, **{"grid.seed": [0]})
 
     def diverging(*_, **__):
@@ -220,7 +235,7 @@ def test_a_budget_must_be_a_number_above_zero(refuses, hours):
     refuses(lambda: run_points(Profile.load("digits"), [], hours=hours), "hours", hours)
 
 
-def test_the_first_point_is_expected_to_take_what_recorded_ones_took(house, tmp_path, monkeypatch):  # noqa: F811
+def test_the_first_point_is_expected_to_take_what_recorded_ones_took(house, tmp_path, monkeypatch):
     profile = small_profile(tmp_path)
     monkeypatch.setattr(runner, "estimate", lambda profile: {"train": 7.0, "stress": 4.0})
     assert runner._expected(profile) == 11
@@ -238,7 +253,7 @@ def test_the_first_point_is_expected_to_take_what_recorded_ones_took(house, tmp_
 # As on a GPU: bf16 and compiled
 
 
-def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, monkeypatch):  # noqa: F811
+def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, monkeypatch):
     changes = {
         "network": "small_cnn", "subset": [300, 100], "training.epochs": 10,
         "training.batch_size": 30, "training.learning_rate": 0.03, "sweep.batch": 50,
@@ -273,7 +288,7 @@ def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, mon
             pd.testing.assert_series_equal(rows[1], rows[2], atol=0.003, rtol=0)
 
 
-def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, monkeypatch):  # noqa: F811
+def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, monkeypatch):
     import torch
 
     profile = small_profile(tmp_path)
@@ -296,7 +311,7 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
     assert done(profile) == []
 
 
-def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_path, refuses):  # noqa: F811
+def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_path, refuses):
     """The exact Hessian of ResNet-50's last layer takes more than a processor is given for it."""
     profile = small_profile(tmp_path, **{"network": "resnet50", "influence.method": "exact"})
     point = profile.point("none", 0, 0)

@@ -3,7 +3,7 @@
 from test_study import runs_through, small_profile
 
 
-def test_the_resnet50_profile_runs_on_cifar10(house, tmp_path, cifar):  # noqa: F811
+def test_the_resnet50_profile_runs_on_cifar10(house, tmp_path, cifar):
     # The exact solve for 20,490 parameters takes minutes on a CPU, conjugate gradients don't.
     runs_through(small_profile(tmp_path, "cifar10-resnet50", **{
         "subset": [40, 10], "training.epochs": 1, "attack.steps": [1], "stress.steps": 1,
