@@ -68,7 +68,7 @@ def pick(rows, **where):
 @pytest.mark.parametrize("augmentation", ["none", "classic"])
 def test_risks_are_counted_by_hand(made, augmentation):
     subject = made(augmentation, 0 if augmentation == "none" else 0.25)
-    images = trained.dataset(subject.profile)
+    images = study.dataset(subject.profile)
     x, y = images.test_images.float() / 255, images.test_labels
     rows = performance(subject)
     clean = pick(rows, measure="clean error")
@@ -143,7 +143,7 @@ def says_one_thing(subject, label=0):
         model.head.bias.zero_()
         model.head.bias[label] = 1.0
     return Subject(
-        subject.profile, subject.point, model, trained.dataset(subject.profile), Identity()
+        subject.profile, subject.point, model, study.dataset(subject.profile), Identity()
     )
 
 
@@ -166,7 +166,7 @@ def test_distances_that_no_attack_finds_are_missing(made):
 
 def settings_changed(subject, model=None, **checks):
     profile = replace(subject.profile, checks=subject.profile.checks | checks)
-    images = trained.dataset(profile)
+    images = study.dataset(profile)
     return Subject(profile, subject.point, model or subject.model, images, Identity())
 
 
@@ -315,14 +315,14 @@ def test_points_on_the_sphere_are_centres_of_their_own(made):
     subject = made("none", 0)
     stretched = replace(subject.profile, stress=subject.profile.stress | {"sphere": [0.5, 1.0]})
     rows = stress(
-        Subject(stretched, subject.point, subject.model, trained.dataset(stretched), Identity())
+        Subject(stretched, subject.point, subject.model, study.dataset(stretched), Identity())
     )
     for eps in (0.5, 1.0):
         assert pick(rows, centre="sphere", eps=eps)["value"] > 0
         assert pick(rows, centre="sphere", eps=eps) != pick(rows, centre="clean", eps=eps)
     assert pick(rows, centre="clean", eps=1) == pick(stress(subject), centre="clean", eps=1)
     none = replace(stretched, stress=stretched.stress | {"sphere": [], "clean": []})
-    rows = stress(Subject(none, subject.point, subject.model, trained.dataset(none), Identity()))
+    rows = stress(Subject(none, subject.point, subject.model, study.dataset(none), Identity()))
     assert {row["centre"] for row in rows} == {"adversarial"}
 
 
@@ -367,7 +367,7 @@ def test_a_group_without_members_is_missing(made):
         model.head.weight.zero_()
         model.head.bias.zero_()
         model.head.bias[0] = 1.0  # it says 0 to everything
-    images = trained.dataset(subject.profile)
+    images = study.dataset(subject.profile)
     test = images.test_labels != 0
     images = type(images)("digits", images.classes, images.train_images, images.train_labels,
                           images.test_images[test], images.test_labels[test])  # fmt: skip
@@ -387,7 +387,7 @@ def test_a_group_without_members_is_missing(made):
 @pytest.mark.parametrize(("augmentation", "p"), [("classic", 0.25), ("mixup", 1), ("classic", 1)])
 def test_the_draw_is_of_the_training_sample_index_by_index(made, augmentation, p):
     subject = made(augmentation, p)
-    images = trained.dataset(subject.profile)
+    images = study.dataset(subject.profile)
     clean = to_sample(images.train_images, images.train_labels, 10)
     drawn = subject.drawn
     assert len(drawn) == 200
@@ -421,7 +421,7 @@ def test_without_augmentation_the_draw_is_the_sample(made):
 def test_mixup_does_not_mix_neighbours_of_the_file(made):
     """Batches are drawn in an order of their own: partners come from the whole sample."""
     subject = made("mixup", 1)
-    labels = trained.dataset(subject.profile).train_labels
+    labels = study.dataset(subject.profile).train_labels
     batch = {}
     for index, weight in enumerate(subject.drawn.y.max(1).values.tolist()):
         if weight < 1:
@@ -648,7 +648,7 @@ class FirstOnes:
 def test_a_group_below_thirty_is_missing_and_never_zero(made, number):
     """200 training points, of which `number` are augmented."""
     control, trained = made("none", 0), made("classic", 0.25)
-    images = trained.dataset(trained.profile)
+    images = study.dataset(trained.profile)
     subject = Subject(trained.profile, trained.point, trained.model, images, Identity())
     subject.drawn = FirstOnes(number)(subject.train)
     rows = influence(subject, control)
@@ -668,7 +668,7 @@ def test_a_group_below_thirty_is_missing_and_never_zero(made, number):
 def test_only_the_excess_over_the_control_speaks_of_training(made):
     """The control's own network as the subject: pairs and control are the same reading."""
     control, other = made("none", 0), made("classic", 1)
-    images = trained.dataset(control.profile)
+    images = study.dataset(control.profile)
     subject = Subject(control.profile, control.point, control.model, images, Identity())
     subject.drawn = control.drawn
     rows = influence(subject, other)
@@ -782,7 +782,7 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
     """Values of single images must not depend on who else is in the batch."""
     trained = made("none", 0)
     model = initialise(build("resnet9", 10, 1), 0).eval()
-    images = trained.dataset(trained.profile)
+    images = study.dataset(trained.profile)
     images = type(images)("digits", images.classes, images.train_images[:40],
                           images.train_labels[:40],
                           torch.nn.functional.pad(images.test_images[:10], [4] * 4),
