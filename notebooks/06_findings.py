@@ -58,7 +58,7 @@ for study in studies:
 
 # %% tags=["hide-input"]
 decided = next(iter(found.values()))
-charts.table(claims.frame(decided)[["claim", "source"]], caption="The claims and where they stand")
+charts.table(claims.frame(decided)[["claim", "source"]], caption="The claims, and whose they are")
 
 # %% [markdown]
 # ## The verdicts
