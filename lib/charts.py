@@ -1,33 +1,23 @@
-"""Charts, pictures and tables of tidy records: each looks right on paper, on a phone, in the dark.
+"""Charts of tidy records: each looks right on paper, on a phone, in the dark.
 
-A table has one row per point and setting, with the columns augmentation, p, seed and value. What a
-function returns shows itself in a notebook as HTML and, where scripts or HTML are missing, as PNG.
-The book's `charts.js` makes a Figure interactive and draws it in the colours of the page's theme.
+A table has one row per point and setting, with the columns augmentation, p, seed and value. A
+chart is a Figure; tables and pictures stand beside it under the same roof.
 """
 
-import json
-import re
 import textwrap
-from hashlib import sha256
-from html import escape
 
 import altair as alt
 import numpy as np
 import pandas as pd
-import vl_convert
 from scipy import stats
 
-from lib.show import finite, in_base64, pictures, sentence, table
+from lib.figure import GREY, PALETTE, Figure, colours
+from lib.show import finite, pictures, table
 
 __all__ = ["Figure", "against", "against_p", "boundaries", "colours", "coverage", "distribution",
-           "drawn", "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
+           "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
            "table"]  # fmt: skip
 
-# Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
-GREY = "#767676"
-PALETTE = {"none": GREY, "classic": "#0072B2", "mixup": "#D55E00",
-           "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
-MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
 GROUPS = {"real": GREY, "augmented": "#8A63D2"}
 LINES = {"all points": GREY, "predicted": "#0072B2", "retrained": "#D55E00"}
 DASHES = {"predicted": [6, 4]}
@@ -38,65 +28,6 @@ WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several pa
 AXIS = 30  # pixels that an axis with its title takes
 AXIS_P = "probability p of augmentation"
 FEW = 12  # places on an axis that are labelled each, and marked large
-INK, FAINT = "#333333", "#CCCCCC"  # of the static picture; charts.js replaces them by the theme's
-CONFIG = {
-    "font": "sans-serif",
-    "axis": {"labelColor": INK, "titleColor": INK, "tickColor": FAINT, "domainColor": FAINT,
-             "gridColor": FAINT, "gridOpacity": 0.4, "labelFontSize": 12, "titleFontSize": 12,
-             "titleFontWeight": "normal", "labelFlush": False, "labelOverlap": True},
-    "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12,
-               "titleFontWeight": "normal", "orient": "top", "columns": 5, "symbolSize": 80,
-               "symbolOpacity": 1},
-    "rule": {"color": INK},
-    "text": {"color": INK},
-    "view": {"stroke": None},
-    "facet": {"spacing": 32},
-    "padding": {"left": 5, "top": 5, "right": 16, "bottom": 5},  # a last label may stick out
-}  # fmt: skip
-
-
-class Figure:
-    """An Altair chart and the sentence that says what it shows to those who cannot see it."""
-
-    def __init__(self, chart, description):
-        self.chart, self.description = chart, sentence(description)
-
-    def spec(self):
-        """The Vega-Lite specification as a dict, data included."""
-        with alt.data_transformers.enable("default", max_rows=None):
-            spec = self.chart.to_dict()
-        if "facet" not in spec:  # `width` is then that of the whole, axes and all
-            spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-        return spec | {"config": CONFIG, "background": None, "description": self.description}
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        spec = self.spec()
-        text = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
-        html = (
-            f'<figure class="chart" role="img" aria-label="{escape(self.description)}"'
-            f' style="margin:0"><script type="application/json">{text}</script>{drawn(spec)}'
-            f"<figcaption>{escape(self.description)}</figcaption></figure>"
-        )
-        png = vl_convert.vegalite_to_png(spec | {"background": "white"}, scale=2)
-        return {"text/html": html, "image/png": in_base64(png), "text/plain": self.description}
-
-
-def drawn(spec):
-    """The picture of a specification, SVG that is no wider than there is room."""
-    svg = vl_convert.vegalite_to_svg(spec)
-    # Clip paths of several pictures on a page must not bear the same name.
-    mark = sha256(json.dumps(spec).encode()).hexdigest()[:8]
-    svg = re.sub(r'(id="|url\(#)', rf"\g<1>{mark}-", svg)
-    return svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
-
-
-def colours(names, palette=PALETTE):
-    """{name: colour}; the palette's names first, in its order, then the others alphabetically."""
-    names = set(names)
-    other = sorted(names - palette.keys())
-    known = {name: colour for name, colour in palette.items() if name in names}
-    return known | {name: MORE[i % len(MORE)] for i, name in enumerate(other)}
 
 
 def over_seeds(table, by):
@@ -146,7 +77,9 @@ def against(table, x, *, y, description, x_title=None, facet=None, columns=2, sh
     hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation"]]
     hover += [alt.Tooltip(f"{x}:Q")]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
-    band = base.mark_area(opacity=0.2).encode(alt.Y("low:Q"), y2="high:Q")
+    # An area over a single place would be invisible.
+    band = base.mark_area(opacity=0.2) if len(places) > 1 else base.mark_rule(strokeWidth=2)
+    band = band.encode(alt.Y("low:Q"), y2="high:Q")
     layers = [
         *([band] if data.low.notna().any() else []),  # one seed has no interval
         base.mark_line(strokeWidth=2).encode(mean),

@@ -16,7 +16,7 @@ import sphinx_revealjs
 from bs4 import BeautifulSoup
 from bs4.element import Tag
 
-from lib import charts
+from lib.figure import drawn
 from lib.files import replacing
 
 REVEAL = Path(sphinx_revealjs.__file__).parent / "_static" / "revealjs"
@@ -167,7 +167,7 @@ def _widen(figure):
     """Draw a chart of several panels anew, for a slide: wide where a page is tall."""
     spec = json.loads(figure.script.string)
     if "facet" in spec:
-        svg = charts.drawn(spec | {"columns": COLUMNS})
+        svg = drawn(spec | {"columns": COLUMNS})
         figure.svg.replace_with(BeautifulSoup(svg, "html.parser"))
 
 

@@ -121,7 +121,10 @@ def names(path):
     ("source", "expected"),
     [
         ("import numpy\nimport json\n", set()),
-        ("from lib import charts\n", {"lib/charts.py", "lib/files.py", "lib/show.py"}),
+        (
+            "from lib import charts\n",
+            {"lib/charts.py", "lib/figure.py", "lib/files.py", "lib/show.py"},
+        ),
         ("import lib.show as s\n", {"lib/files.py", "lib/show.py"}),
         ("from lib.files import replacing\n", {"lib/files.py"}),
         ("def f():\n    import lib.files\n", {"lib/files.py"}),

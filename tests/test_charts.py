@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import stats
 
 from lib import charts
+from lib.figure import MORE
 
 
 class Elements(HTMLParser):
@@ -231,6 +232,16 @@ def test_a_band_is_drawn_where_there_is_an_interval(study, seeds, areas):
     assert marks.count("line") == 1
 
 
+def test_an_interval_over_a_single_place_is_seen(study):
+    """An area has no width there: a line from end to end stands for it."""
+    table = study[study.p == 0.5]
+    spec = charts.against_p(table, y="y", facet="eps", description="d").spec()
+    marks = [layer["mark"]["type"] for layer in spec["spec"]["layer"]]
+    assert "area" not in marks
+    (line,) = [one for one in spec["spec"]["layer"] if one["mark"]["type"] == "rule"]
+    assert (line["encoding"]["y"]["field"], line["encoding"]["y2"]["field"]) == ("low", "high")
+
+
 def test_a_cell_is_filled_by_its_share():
     """By area: the size of a Vega mark is that of its square."""
     spec = charts.coverage(cells(), description="d").spec()
@@ -322,21 +333,11 @@ def linear(colour):
 
 
 def test_colours_stand_out_from_both_pages():
-    everything = [*charts.PALETTE.values(), *charts.MORE, *charts.GROUPS.values()]
+    everything = [*charts.PALETTE.values(), *MORE, *charts.GROUPS.values()]
     for colour in [*everything, *charts.VERDICTS.values()]:
         for page in ("#FFFFFF", "#121212"):
             light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3, (colour, page)
-
-
-@given(st.sets(st.sampled_from(["none", "classic", "mixup", "gan-ns", "gan-wgp", "x", "a+b"])))
-def test_a_name_keeps_its_colour(names):
-    found = charts.colours(names)
-    assert set(found) == names
-    assert len(set(found.values())) == len(names)
-    for name in names & charts.PALETTE.keys():
-        assert found[name] == charts.PALETTE[name]
-    assert found == charts.colours(sorted(names, reverse=True))
 
 
 # Distributions and effects

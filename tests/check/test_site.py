@@ -215,7 +215,7 @@ def test_every_chapter_has_slides():
 
 
 @pytest.mark.parametrize("name", DECKS)
-def test_slides_are_whole(visit, name):
+def test_slides_are_whole(visit, site, name):
     """Nothing is cut off, but for tables and code, which scroll; formulas are set, links live."""
     page = visit(name)
     slides = page.evaluate("Reveal.getTotalSlides()")
@@ -235,7 +235,22 @@ def test_slides_are_whole(visit, name):
     assert len(seen) == slides
     for formula in page.locator("section .math").element_handles():
         assert formula.query_selector("mjx-container"), formula.inner_html()
-    for link in link_targets(page):
-        if link.startswith(page.url.rsplit("/", 2)[0]):
-            target = urlsplit(link).path.lstrip("/")
-            assert (HTML / target).exists(), f"broken link: {link}"
+    own = [link for link in link_targets(page) if link.startswith(site)]
+    for link in own:
+        path = HTML / unquote(urlsplit(link).path).lstrip("/")
+        assert path.exists(), f"broken link: {link}"
+
+
+def test_the_speaker_sees_the_prose(visit):
+    page = visit(f"notebooks/03_performance{SUFFIX}")
+    with page.expect_popup() as window:
+        page.keyboard.press("s")
+    window.value.wait_for_function(
+        "document.querySelector('.speaker-controls-notes')?.innerText.length > 20"
+    )
+
+
+def test_slides_print_as_a_page_each(visit):
+    page = visit(f"notebooks/03_performance{SUFFIX}?print-pdf")
+    page.wait_for_selector(".pdf-page")
+    assert page.locator(".pdf-page").count() >= page.evaluate("Reveal.getTotalSlides()") > 5
