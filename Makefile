@@ -28,13 +28,13 @@ check: $(READY)  ## browser, killed sweep and other long tests; needs the websit
 	python -m pytest tests/check -n auto --maxprocesses 4 --dist loadfile
 
 plan: $(READY)  ## how many points, hours and megabytes PROFILE takes
-	python -m lib.sweep plan "$(PROFILE)" --workers $(CORES)
+	python -m lib.study plan "$(PROFILE)" --workers $(CORES)
 
 sweep: $(READY)  ## run the study of PROFILE; started again it does what is missing
 	$(SNAKEMAKE) sweep --config profile="$(PROFILE)"
 
 status: $(READY)  ## which points of PROFILE are recorded
-	python -m lib.sweep status "$(PROFILE)"
+	python -m lib.study status "$(PROFILE)"
 
 serve: book  ## show the website
 	python -m lib.book serve
@@ -46,7 +46,7 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	ruff format .
 	ruff check --fix .
 	python -m lib.book pair notebooks/*.py
-	test ! -d results/digits || python -m lib.readme
+	test ! -d results/digits || python -m lib.book.readme
 
 # The peer of influence comes from GitHub, which not every network reaches: it is then left out.
 bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; attacks, influence against peers

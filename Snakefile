@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lib import records
 from lib.measures import check
-from lib.profile import Profile, grid, jobs
-from lib.provenance import imports
-from lib.study import generator_recorded, generators, recorded
+from lib.study.profile import Profile, grid, jobs
+from lib.records.provenance import imports
+from lib.study.point import generator_recorded, recorded
+from lib.study.trained import generators
 
 CHAPTERS = {  # and the tables that each reads
     "01_definition": [],
@@ -113,13 +114,13 @@ rule sweep:
 
 
 rule generator:
-    input: judge, sources("lib/study.py")
+    input: judge, sources("lib/study/point.py")
     output: touch("runs/{profile}/jobs/{job}.done")
     params: profile=PROFILE
     wildcard_constraints: profile=NAME, job="|".join(map(re.escape, GENERATORS)) or "none"
     priority: 1000  # many points wait for it
     threads: 1
-    shell: "python -m lib.sweep generator {params.profile:q} {wildcards.job:q}"
+    shell: "python -m lib.study generator {params.profile:q} {wildcards.job:q}"
 
 
 rule points:
@@ -140,7 +141,7 @@ rule collect:
     # update(): Snakemake would else remove the tables that are to be extended.
     output: update(expand("{results}/{profile}/{table}.parquet", results=RESULTS, profile=NAME, table=TABLES))
     params: profile=PROFILE
-    shell: "python -m lib.sweep collect {params.profile:q}"
+    shell: "python -m lib.study collect {params.profile:q}"
 
 
 rule chapter:
@@ -153,7 +154,7 @@ rule chapter:
 rule site:
     input:
         expand("runs/book/{chapter}.ipynb", chapter=CHAPTERS),
-        "_config.yml", "_toc.yml", "lib/book.py", "lib/slides.py",
+        "_config.yml", "_toc.yml", "lib/book/build.py", "lib/book/slides.py",
         [str(path) for path in sorted(Path("book").rglob("*")) if path.is_file()],
     output: touch("_build/.done")
     shell: "python -m lib.book build"

@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 
 from lib import data, models, training
-from lib.attacks import frozen, logits_of, pgd, risk
-from lib.augmentation import Identity
+from lib.attacks.gradient import pgd, risk
+from lib.attacks.threat import frozen, logits_of
+from lib.augmentation.algebra import Identity
 from lib.stress import prediction_change_stress
 
 EPS, STEPS = {"l2": 0.5, "linf": 0.1}, 20

@@ -15,10 +15,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import attacks, models, runtime, study, training
-from lib.augmentation import Identity
-from lib.profile import Profile
-from lib.provenance import device_name
-from lib.threat import gradient_at, margin
+from lib.attacks.threat import gradient_at, margin
+from lib.augmentation.algebra import Identity
+from lib.records.provenance import device_name
+from lib.study.profile import Profile
 
 # Forward: written, read for the statistics of BatchNorm, read and written by BatchNorm with ReLU,
 # read by the next convolution. Backward: about twice as often.

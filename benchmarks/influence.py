@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib import models, training
-from lib.augmentation import Identity, Sample
+from lib.augmentation.algebra import Identity, Sample
 from lib.data import load
-from lib.influence import influence, smallest_eigenvalue
+from lib.influence.functions import influence, smallest_eigenvalue
 
 TESTS, FEW = 200, 5
 L2 = 5e-4  # the study's weight decay on the digits

@@ -17,8 +17,8 @@ import tempfile
 import time
 
 from lib import runtime
-from lib.profile import Profile, grid
-from lib.provenance import device_name
+from lib.records.provenance import device_name
+from lib.study.profile import Profile, grid
 
 WORK = """
 import sys

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from lib import checks
-from lib.threat import finite, forward, frozen
+from lib.attacks.threat import finite, forward, frozen
 
 ROUND = 32  # neighbours of a centre between two looks at whether its interval is narrow enough
 

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from lib import checkpoint as checkpoints
 from lib import checks, runtime
-from lib.augmentation import Sample
+from lib.augmentation.algebra import Sample
 from lib.checkpoint import CheckpointError
 from lib.seeds import generator
 

@@ -35,10 +35,11 @@ from fractions import Fraction
 import pandas as pd
 import torch
 
-from lib import charts, law, study
-from lib.augmentation import Identity, changed, drawn_in_batches
-from lib.profile import Profile
+from lib import study
+from lib.augmentation import Identity, changed, drawn_in_batches, law
+from lib.book import charts
 from lib.seeds import generator
+from lib.study import Profile
 from lib.training import to_sample
 
 settings = Profile.load(profile)

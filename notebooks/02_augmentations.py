@@ -29,10 +29,12 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from lib import charts, data, quality, recorded, study
+from lib import data, study
 from lib.augmentation import Mixup, changed, drawn_in_batches
-from lib.profile import Profile
+from lib.book import charts
+from lib.gan import quality
 from lib.seeds import generator
+from lib.study import Profile, recorded
 from lib.training import to_sample
 
 settings = Profile.load(profile)

@@ -29,9 +29,10 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from lib import attacks, charts, claims, masking, recorded
-from lib.minimal import boundary_distance, mean_distance, median_distance, risk_curve
-from lib.study import Profile, dataset, subject
+from lib import attacks
+from lib.attacks import boundary_distance, masking, mean_distance, median_distance, risk_curve
+from lib.book import charts
+from lib.study import Profile, claims, dataset, recorded, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))

@@ -31,10 +31,11 @@ import torch
 from IPython.display import Markdown, display
 from scipy.special import betainc, gamma, jv
 
-from lib import attacks, charts, claims, recorded
+from lib import attacks
+from lib.book import charts
 from lib.seeds import generator
 from lib.stress import bootstrap, label_changes, prediction_change_stress, sphere, wilson
-from lib.study import Profile, subject
+from lib.study import Profile, claims, recorded, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))

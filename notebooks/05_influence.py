@@ -33,13 +33,17 @@ from sklearn.datasets import load_iris
 from torch.nn.functional import avg_pool2d, cross_entropy, one_hot
 from torch.nn.utils import parameters_to_vector
 
-from lib import attacks, charts, claims, data, recorded
+from lib import attacks, data
 from lib.augmentation import Sample, changed
-from lib.ekfac import treatable
-from lib.influence import influence, parameter_influence, removal_effect, smallest_eigenvalue
-from lib.measures import log_ratio
-from lib.study import Profile, subject
-from lib.trust import (
+from lib.book import charts
+from lib.influence import (
+    influence,
+    parameter_influence,
+    removal_effect,
+    smallest_eigenvalue,
+)
+from lib.influence.ekfac import treatable
+from lib.influence.trust import (
     agreement,
     correlation,
     leave_one_out,
@@ -48,6 +52,8 @@ from lib.trust import (
     rank_correlation,
     retrained_on_subsets,
 )
+from lib.measures import log_ratio
+from lib.study import Profile, claims, recorded, subject
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))

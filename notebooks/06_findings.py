@@ -28,8 +28,8 @@ seed = 0  # beside the mean over all seeds, at this one
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import charts, claims, recorded
-from lib.profile import Profile
+from lib.book import charts
+from lib.study import Profile, claims, recorded
 
 settings = Profile.load(profile)
 studies, words = recorded.studies(settings, *claims.TABLES, "checks")

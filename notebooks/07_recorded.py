@@ -27,8 +27,9 @@ seed = 0  # at the first of the study's seeds
 # %%
 from IPython.display import Markdown, display
 
-from lib import charts, recorded, records
-from lib.profile import Profile
+from lib import records
+from lib.book import charts
+from lib.study import Profile, recorded
 
 # %% [markdown]
 # ## The studies

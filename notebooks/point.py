@@ -28,8 +28,8 @@ seed = 0  # of initialisation, data order and augmentation, or a list of seeds
 hours = None  # no point is begun that would not be done by then; None: all are
 
 # %%
-from lib.runner import points_of, run_points
 from lib.study import Profile
+from lib.study.runner import points_of, run_points
 
 settings = Profile.load(profile)
 left = run_points(settings, points_of(settings, augmentation, p, seed), hours=hours)

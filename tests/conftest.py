@@ -1,6 +1,7 @@
 """What all tests share: one thread, reproducible examples, a tiny data set, a house for a study."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from lib import provenance, trained, training
+from lib import training
 from lib.data import ImageDataset
+from lib.records import provenance
+from lib.study import trained
 
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=25, database=None)
@@ -115,13 +118,11 @@ def house(tmp_path, monkeypatch):
 def engine(tmp_path, monkeypatch):
     """`engine(module)` adds a line to a module of a copy of lib/ that provenance looks at."""
     folder = tmp_path / "engine" / "lib"
-    folder.mkdir(parents=True)
-    for path in (provenance.ROOT / "lib").glob("*.py"):
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(provenance.ROOT / "lib", folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "ROOT", folder.parent)
 
     def change(module):
-        with open(folder / f"{module}.py", "a") as file:
+        with open(folder / f"{module.replace('.', '/')}.py", "a") as file:
             file.write("changed = True\n")
         provenance.code_version.cache_clear()
 

@@ -9,8 +9,8 @@ import nbformat
 import papermill
 import pytest
 
-from lib.profile import FOLDER
-from lib.provenance import ROOT
+from lib.records.provenance import ROOT
+from lib.study.profile import FOLDER
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 PARAMETERS = ["profile", "augmentation", "p", "seed"]

@@ -6,7 +6,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from lib import attacks, runtime, training
-from lib.augmentation import Crop, Flip, Identity, Mixup, with_probability
+from lib.augmentation.algebra import Identity, with_probability
+from lib.augmentation.mixup import Mixup
+from lib.augmentation.transforms import Crop, Flip
 from lib.data import ImageDataset
 from lib.models import build, initialise
 from lib.runtime import forward, memory_for, warm_up

@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.augmentation import Augmentation, Crop, Flip, Identity, Jitter, Mixup, Sample
+from lib.augmentation.algebra import Augmentation, Identity, Sample
+from lib.augmentation.mixup import Mixup
+from lib.augmentation.transforms import Crop, Flip, Jitter
 from lib.data import ImageDataset
 from lib.models import build, initialise
 from lib.training import CheckpointError, train

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib.provenance import ROOT
+from lib.records.provenance import ROOT
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
 

@@ -16,7 +16,7 @@ import yaml
 from test_study import small_profile
 
 from lib import records
-from lib.provenance import ROOT
+from lib.records.provenance import ROOT
 
 
 class House:

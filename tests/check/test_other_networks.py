@@ -3,7 +3,7 @@
 import pytest
 
 from lib import book
-from lib.provenance import ROOT
+from lib.records.provenance import ROOT
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
 

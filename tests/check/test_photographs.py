@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from lib import book, records
-from lib.profile import Profile
-from lib.provenance import ROOT
-from lib.recorded import label
+from lib.records.provenance import ROOT
+from lib.study.profile import Profile
+from lib.study.recorded import label
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
 FIRST = {0: 0, 0.5: 0, 1: 0}  # p: the last seed that is there

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-from lib.provenance import ROOT
-from lib.slides import SUFFIX
+from lib.book.slides import SUFFIX
+from lib.records.provenance import ROOT
 
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(

@@ -1,0 +1,3 @@
+from lib.book.build import main
+
+main()

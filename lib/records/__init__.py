@@ -1,0 +1,23 @@
+"""Records: rows of tidy tables, each with the code, data, device and settings that made it.
+
+`tables` writes, reads and collects them, `provenance` says where a number comes from.
+"""
+
+from lib.records.tables import (
+    LeftOut,
+    RecordError,
+    collect,
+    every,
+    profiles,
+    read,
+    read_file,
+    results,
+    select,
+    studies,
+    write,
+)
+
+__all__ = [
+    "LeftOut", "RecordError", "collect", "every", "profiles", "read", "read_file", "results",
+    "select", "studies", "write",
+]  # fmt: skip

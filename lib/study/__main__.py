@@ -1,0 +1,3 @@
+from lib.study.sweep import main
+
+main()
