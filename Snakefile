@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from lib import records
-from lib.measures import check
-from lib.study.profile import Profile, grid, jobs
+from lib.study.grid import jobs
+from lib.study.profile import Profile
 from lib.records.provenance import imports
 from lib.study.point import generator_recorded, recorded
 from lib.study.trained import generators
@@ -29,7 +29,6 @@ PROFILE = config.get("profile", "digits")
 if str(PROFILE).endswith(".yaml"):  # a path, which notebooks see from another folder
     PROFILE = str(Path(PROFILE).resolve())
 SETTINGS = Profile.load(PROFILE)
-check(SETTINGS)
 NAME = SETTINGS.name
 JOBS = jobs(SETTINGS)
 GENERATORS = generators(SETTINGS)

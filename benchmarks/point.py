@@ -18,7 +18,8 @@ import time
 
 from lib import runtime
 from lib.records.provenance import device_name
-from lib.study.profile import Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import Profile
 
 WORK = """
 import sys

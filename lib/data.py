@@ -64,7 +64,7 @@ def load(name, root=None, download=True):
     checks.one_of(name, CLASSES, "data set")
     if name == "digits":
         return _digits()
-    root = Path(root or os.environ.get("DATA_ROOT") or _cache())
+    root = Path(root or os.environ.get("DATA_ROOT") or _cache()).expanduser()
     where = root / FOLDERS[name]
     try:
         arrays = _read(name, root, download)

@@ -8,6 +8,7 @@ penalty (Gulrajani et al. 2017).
 import copy
 import time
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,9 +31,8 @@ PENALTY = 10  # the weight of the gradient penalty, as its authors have it
 FINISHED = ("averaged", "previews")  # what a checkpoint keeps of a finished training
 
 
-def train_gan(
+def recipe_of(
     kind,
-    dataset,
     *,
     steps,
     seed,
@@ -46,14 +46,45 @@ def train_gan(
     average=0.999,
     precision="fp32",
     rounds=10,
+):
+    """The recipe of a GAN, whole and checked: a dict of these arguments.
+
+    `average` is the share of the old generator at every step of the moving average.
+    """
+    checks.one_of(kind, KINDS, "kind of GAN")
+    checks.one_of(network, networks.NETWORKS, "network of a GAN")
+    checks.one_of(precision, PRECISIONS, "precision")
+    if checks.count(batch_size, "batch_size") < 2:
+        raise ValueError("batch norm needs a batch_size of at least 2, got 1")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"a seed must be an integer >= 0, got {seed!r}")
+    return {
+        "kind": kind, "seed": int(seed), "network": network,
+        "width": checks.count(width, "width"), "latent": checks.count(latent, "latent"),
+        "critic_width": checks.count(critic_width, "critic_width"),
+        "steps": checks.count(steps, "steps"), "precision": precision,
+        "critic_steps": checks.count(critic_steps, "critic_steps"),
+        "batch_size": batch_size,
+        "learning_rate": checks.radius(learning_rate, "learning_rate"),
+        "average": checks.probability(average),
+        "rounds": min(checks.count(rounds, "rounds"), steps),
+    }  # fmt: skip
+
+
+def train_gan(
+    kind,
+    dataset,
+    *,
     after_round=None,
     checkpoint=None,
     checkpoint_seconds=60,
     device="cpu",
     progress=True,
+    **recipe,
 ):
     """Train a GAN of the `kind` "ns" or "wgp" on the training images; return its generator.
 
+    `recipe`: `steps`, `seed` and what else `recipe_of` takes.
     A step is `critic_steps` updates of the critic and one of the generator, by Adam(0, 0.9) with a
     rate that falls linearly to zero. What is returned is a moving average of the generator
     (`average`: the share of the old at every step, once it has warmed up), in eval mode and frozen,
@@ -71,22 +102,8 @@ def train_gan(
     damaged or of another training or architecture, and FloatingPointError, the checkpoint left as
     it is, once a loss is no longer finite.
     """
-    checks.one_of(kind, KINDS, "kind of GAN")
-    checks.one_of(precision, PRECISIONS, "precision")
-    if checks.count(batch_size, "batch_size") < 2:
-        raise ValueError("batch norm needs a batch_size of at least 2, got 1")
-    recipe = {
-        "data": dataset.checksum, "kind": kind, "seed": int(seed), "network": network,
-        "width": checks.count(width, "width"), "latent": checks.count(latent, "latent"),
-        "critic_width": checks.count(critic_width, "critic_width"),
-        "steps": checks.count(steps, "steps"), "precision": precision,
-        "critic_steps": checks.count(critic_steps, "critic_steps"),
-        "batch_size": batch_size,
-        "learning_rate": checks.radius(learning_rate, "learning_rate"),
-        "average": checks.probability(average),
-        "rounds": min(checks.count(rounds, "rounds"), steps),
-    }  # fmt: skip
-    rounds = recipe["rounds"]
+    recipe = {"data": dataset.checksum, **recipe_of(kind, **recipe)}
+    rounds, steps = recipe["rounds"], recipe["steps"]
     game = Game(dataset, SimpleNamespace(**recipe), device)
     state, history = game.state(), []
     if checkpoint:

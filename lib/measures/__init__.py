@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from lib import attacks, checks
+from lib import attacks
 from lib.attacks import masking
 from lib.attacks.minimal import boundary_distance, mean_distance, risk_curve
 from lib.augmentation.algebra import Sample, changed
@@ -25,27 +25,6 @@ LOSS_ALONE = ", loss alone"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CENTRES = ("clean", "sphere", "adversarial")  # of stress
 CURVE = 31  # radii at which the robustness curve is recorded
-
-
-def check(profile):
-    """Refuse settings of the measures that would else be refused only after a training."""
-    attack, distance, believe = profile.attack, profile.distance, profile.checks
-    stress, influence = profile.stress, profile.influence
-    checks.one_of(influence["method"], SOLVERS, "method of influence")
-    centres = [eps for centre in CENTRES for eps in stress[centre]]
-    for eps in [*attack["eps"], *centres, influence["eps"]]:
-        checks.radius(eps)
-    checks.radius(distance["upto"], "upto")
-    for settings in (distance, stress, influence):
-        checks.count(settings["steps"], "steps")
-    for steps in attack["steps"]:
-        checks.count(steps, "steps")
-    for name, number in believe.items():
-        checks.count(number, name)
-    checks.count(stress["neighbours"], "neighbours")
-    checks.count(influence["test_points"], "test_points")
-    if checks.count(influence["left_out"], "left_out") < 3:
-        raise ValueError(f"left_out must be at least 3, got {influence['left_out']}")
 
 
 def row(table, measure, value, examples, **settings):

@@ -74,9 +74,7 @@ def code_version(*names):
     `names`: modules, as "study.point", or paths of notebooks. Comments, docstrings and layout are
     no code: records outlive their change.
     """
-    paths = {
-        Path(name) if str(name).endswith(".py") else _file(f"lib.{name}") for name in names
-    }
+    paths = {Path(name) if str(name).endswith(".py") else _file(f"lib.{name}") for name in names}
     files = paths.union(*map(imports, paths))
     digest = hashlib.sha256()
     for name, file in sorted((_name(file), file) for file in files):

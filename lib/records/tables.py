@@ -9,6 +9,7 @@ one version, or of versions that `results/versions.yaml` declares to give the sa
 
 import os
 import warnings
+from numbers import Number
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,8 @@ VALUES = ["value", "examples"]
 BESIDE = ["low", "high", "limit", "warning", "residual", "trust"]  # how far to believe a value
 CELL = ["augmentation", "p", "seed"]  # which point of a profile
 REQUIRED = {*POINT, *PROVENANCE, *VALUES}
+# Whole numbers: rows that have none of one would else turn the whole column into fractions.
+WHOLE = ["seed", "steps", "step", "neighbours", "examples"]
 
 
 class RecordError(ValueError):
@@ -41,8 +44,14 @@ def results():
 
 
 def write(rows, path):
-    """Write rows (dicts or a DataFrame) to a Parquet file, whole or not at all."""
-    frame = _check(pd.DataFrame(rows), path)
+    """Write rows (dicts or a DataFrame) to a Parquet file, whole or not at all.
+
+    Raises RecordError if a column lacks that every row has, or what is a number is none.
+    """
+    frame = _whole(_check(pd.DataFrame(rows), path))
+    for name in {*VALUES, *BESIDE}.intersection(frame):
+        if not pd.api.types.is_numeric_dtype(frame[name].dropna().infer_objects()):
+            raise RecordError(f"record {path}: {name} must be numbers, got {_text(frame[name])!r}")
     with replacing(path) as temporary:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, temporary, write_page_checksum=True)
@@ -55,7 +64,7 @@ def read_file(path):
     except Exception as error:  # the decoding of a damaged file fails in many ways
         what = " ".join(str(error).split())
         raise RecordError(f"record {path} is damaged: {what}") from error
-    return _check(frame, path)
+    return _whole(_check(frame, path))
 
 
 def read(profile, table, *, code=None):
@@ -76,18 +85,21 @@ def select(profile, table, *, code=None):
     """The rows that `read` gives, and the words for what is left out, empty if nothing is."""
     same = _declared()
     rows, cells = (
-        frame.assign(version=[same.get(code, code) for code in frame.code])
+        frame.assign(version=_versions(frame, same))
         for frame in (every(profile, table), _cells(profile))
     )
     if code is not None:
-        cells = cells[cells.version == same.get(code, code)]
+        cells = cells[[version[0] == same.get(code, code) for version in cells.version]]
         if not rows.version.isin(cells.version).any():
             known = ", ".join(sorted(set(rows.code)))
             raise ValueError(f"{table} of profile {profile}: engine {code} made none, only {known}")
-    first = next(iter(_points(cells, "version")))
+    first, *rest = _points(cells, "version")
+    # One engine may have been given other data, or other precision: then all are named by it.
+    alike = {version[1:] for version in (first, *rest)}
+    called = {v: " of ".join(v if len(alike) > 1 else v[:1]) for v in (first, *rest)}
     rows, others = _best(rows, cells, "version")
     version = rows.version.iloc[0]
-    words = [] if code else [f"{n} of engine {other}" for other, n in others.items()]
+    words = [] if code else [f"{n} of engine {called[other]}" for other, n in others.items()]
     parts, cells = [], cells[cells.version == version]
     for name, part in rows.groupby("augmentation"):
         part, others = _best(part, cells[cells.augmentation == name], "settings")
@@ -97,11 +109,16 @@ def select(profile, table, *, code=None):
     # Of codes that give the same results each point has one: its rows count once.
     rank = rows.code.map({name: k for k, name in enumerate(_points(rows, "code"))})
     rows = rows[rank == rank.groupby([rows[name] for name in CELL]).transform("min")]
-    said = f"only what engine {version} recorded is read"
+    said = f"only what engine {called[version]} recorded is read"
     said += f"; points left out: {', '.join(words)}" if words else ""
-    said += f"; engine {first}, which has the most points, has none" if version != first else ""
-    rows = rows.drop(columns="version").reset_index(drop=True)
-    return rows, said if words or version != first else ""
+    most = f"; engine {called[first]}, which has the most points, has none"
+    said += most if version != first else ""
+    said = [said] if words or version != first else []
+    for name in ("device", "torch"):
+        kinds = sorted(rows[name].unique())
+        if len(kinds) > 1:
+            said.append(f"its rows are of more than one {name}: {', '.join(kinds)}")
+    return rows.drop(columns="version").reset_index(drop=True), "; ".join(said)
 
 
 def every(profile, table):
@@ -139,19 +156,20 @@ def in_order(names):
 def collect(profile, files, *, keep=False):
     """Merge point files into the profile's tables, each with a CSV beside it.
 
-    The same row counts once, the later file's. With `keep`, rows already collected stay where
+    The same row counts once, the later file's; one of other code, settings or data is another row.
+    With `keep`, rows already collected stay where
     the files bring none of the same key. Damaged files are named in a warning and left out.
     """
     frames = []
     if keep:
         old = sorted((results() / profile).glob("*.parquet"))
-        frames += [read_file(path).assign(table=path.stem) for path in old]
+        frames += [read_file(path).assign(table=path.stem, fresh=False) for path in old]
     for path in files:
         try:
             frame = read_file(path)
             if "table" not in frame:
                 raise RecordError(f"record {path} does not say which table its rows are of")
-            frames.append(frame)
+            frames.append(frame.assign(fresh=True))
         except RecordError as error:
             warnings.warn(f"{error}: left out", stacklevel=2)
     if not frames:
@@ -159,16 +177,18 @@ def collect(profile, files, *, keep=False):
     rows = pd.concat(frames, ignore_index=True)
     # Always in the same order, whatever was collected first: it is that of the rows as well.
     ends = [[*POINT, *PROVENANCE, "table", "measure"], [*VALUES, *BESIDE]]
-    rest = sorted(set(rows).difference(*ends))
-    rows = rows[[name for name in [*ends[0], *rest, *ends[1]] if name in rows]]
-    key = [name for name in rows.columns if name not in [*VALUES, *BESIDE, *PROVENANCE]]
-    rows = rows.drop_duplicates([*key, "code", "settings"], keep="last")
-    rows = rows.sort_values([*key, "code", "settings"], ignore_index=True)
+    rest = sorted(set(rows).difference(*ends, ["fresh"]))
+    rows = rows[[name for name in [*ends[0], *rest, *ends[1], "fresh"] if name in rows]]
+    key = [name for name in [*ends[0], *rest] if name in rows and name not in PROVENANCE]
+    key += ["code", "settings", "data"]
+    rows = rows.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
     if "trust" in rows:
-        # Measured at one seed, of a kind of network: those of the other seeds carry it as well.
-        kind = [name for name in [*key, "code", "settings"] if name != "seed"]
-        known = rows.groupby(kind, dropna=False).trust.transform("first")
-        rows["trust"] = rows.trust.fillna(known)
+        # Measured at one seed, of a kind of network, and handed on to the other seeds: a point that
+        # was measured again hands on what it has now.
+        kind = [rows[name] for name in key if name != "seed"]
+        now = rows.trust.where(rows.fresh).groupby(kind, dropna=False).transform("last")
+        rows["trust"] = now.fillna(rows.trust.groupby(kind, dropna=False).transform("first"))
+    rows = rows.drop(columns="fresh")
     for table, part in rows.groupby("table"):
         unused = [name for name in part if part[name].isna().all() and name not in REQUIRED]
         part = part.drop(columns=["table", *unused])
@@ -180,7 +200,15 @@ def collect(profile, files, *, keep=False):
 def _cells(profile):
     """Which points have rows of which code and settings, in any table of the profile."""
     tables = (read_file(path) for path in sorted((results() / profile).glob("*.parquet")))
-    return pd.concat([table[[*CELL, "code", "settings"]].drop_duplicates() for table in tables])
+    columns = [*CELL, "code", "settings", "data", "device"]
+    return pd.concat([table[columns].drop_duplicates() for table in tables])
+
+
+def _versions(frame, same):
+    """What is never read as one: (engine, data, precision) of each row."""
+    precision = frame.device.str.contains("bf16").map({True: "bf16", False: "fp32"})
+    codes = [same.get(code, code) for code in frame.code]
+    return pd.Series([*zip(codes, frame.data, precision, strict=True)], frame.index, dtype=object)
 
 
 def _best(rows, cells, column):
@@ -217,6 +245,19 @@ def _declared():
                 raise RecordError(f"{path}: engine {code} is declared twice")
             found[code] = " = ".join(sorted(codes))
     return found
+
+
+def _whole(frame):
+    """The frame with its whole numbers as such, missing ones among them or not."""
+    columns = frame.columns.intersection(WHOLE)
+    return frame.astype(
+        {name: "Int64" for name in columns if frame[name].isna().any()}
+        | {name: "int64" for name in columns if frame[name].notna().all()}
+    )
+
+
+def _text(column):
+    return next(value for value in column.dropna() if not isinstance(value, Number))
 
 
 def _check(frame, path):

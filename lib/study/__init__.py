@@ -1,14 +1,15 @@
 """The study: a grid of points, each trained, measured and recorded; what the records decide.
 
-`profile` has the settings and the grid, `trained` makes or loads what a point needs, `point`
-measures it, `runner` makes many, `sweep` is the command line; `recorded` and `claims` read.
+`profile` has the settings, `grid` the points, `recipes` what the engine says of the settings;
+`trained` makes or loads what a point needs, `point` measures it, `runner` makes many, `sweep` is
+the command line; `recorded` and `claims` read.
 """
 
 from importlib import import_module
 
 # Found when they are asked for: who plans a grid needs no torch.
 _PUBLIC = {
-    "Point": "profile", "Profile": "profile", "grid": "profile", "jobs": "profile",
+    "Point": "grid", "Profile": "profile", "grid": "grid", "jobs": "grid",
     "augmentation": "trained", "dataset": "trained", "generator": "trained",
     "network": "trained", "subject": "trained", "train_or_load": "trained",
     "run": "point", "recorded": "point", "points_of": "runner", "run_points": "runner",

@@ -6,7 +6,6 @@ import time
 from lib import attacks, records, runtime
 from lib.gan import quality
 from lib.measures import (
-    check,
     credibility,
     distances,
     influence,
@@ -19,7 +18,8 @@ from lib.measures.subject import Subject, check_memory
 from lib.records.provenance import code_version, describe
 from lib.runtime import device
 from lib.study import trained
-from lib.study.profile import Point, Profile, grid, jobs
+from lib.study.grid import Point, grid, jobs
+from lib.study.profile import Profile
 from lib.study.trained import (
     augmentation,
     checkpoint_path,
@@ -109,7 +109,6 @@ def run(profile, point, *, controls=None, progress=True):
     are made before its seconds are counted, and so are the generators and the network of another
     seed whose adversarial examples are tried on it.
     """
-    check(profile)
     rows, clock = [], [time.perf_counter()]
     compiled = trained.compilations()
     check_memory(profile, network(profile))
@@ -160,7 +159,6 @@ def run_generator(profile, factor, *, progress=True):
     classification accuracy score, of a network trained on generated images alone (the point at
     p = 1). For colour images, where Inception's weights can be had, the FID of both as well.
     """
-    check(profile)
     network, by = generator(profile, factor, progress=progress), judge(profile)
     images, history = by.images, network.history
     n, last = len(images.test_labels), history[-1]["step"]

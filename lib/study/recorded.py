@@ -10,7 +10,8 @@ import pandas as pd
 from safetensors import safe_open
 
 from lib import records
-from lib.study.profile import FOLDER, Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import FOLDER, Profile
 
 TITLES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 PHOTOGRAPHS = {"cifar10", "svhn"}

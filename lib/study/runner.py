@@ -6,8 +6,8 @@ import time
 from lib import checks, records
 from lib.records.provenance import describe
 from lib.runtime import accelerated, device
+from lib.study.grid import grid
 from lib.study.point import generator_recorded, record_path, recorded, run, run_generator
-from lib.study.profile import grid
 from lib.study.sweep import estimate, generator_seconds
 from lib.study.trained import generator
 

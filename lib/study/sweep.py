@@ -1,7 +1,6 @@
 """The sweep from the command line: what it takes, where it stands, its generators and tables."""
 
 import argparse
-import inspect
 import sys
 import time
 
@@ -12,10 +11,12 @@ from lib import checks, gan, records
 from lib.attacks.gradient import pgd
 from lib.attacks.threat import frozen
 from lib.checkpoint import history_of
-from lib.measures import CENTRES, check
+from lib.gan.training import recipe_of
+from lib.measures import CENTRES
 from lib.runtime import accelerated, device, forward
+from lib.study.grid import grid, jobs
 from lib.study.point import record_folder, recorded, run_generator, valid
-from lib.study.profile import Profile, grid, jobs
+from lib.study.profile import Profile
 from lib.study.trained import dataset, generator_path, generators, kept_generator_path, network
 
 
@@ -71,8 +72,8 @@ def generator_seconds(profile, factor):
     may take a minute, with few images.
     """
     ((_, _, recipe),) = profile.factors(factor)
-    usual = {name: one.default for name, one in inspect.signature(gan.train_gan).parameters.items()}
-    size, rounds = (recipe.get(name, usual[name]) for name in ("batch_size", "rounds"))
+    whole = recipe_of(**recipe)
+    size, rounds = whole["batch_size"], whole["rounds"]
     done = max(len(history_of(at(profile, factor)))
                for at in (generator_path, kept_generator_path))  # fmt: skip
     if done >= rounds:
@@ -154,7 +155,6 @@ def main():
     arguments = parser.parse_args()
     try:
         profile = Profile.load(arguments.profile)
-        check(profile)
         if arguments.command == "plan":
             plan(profile, arguments.workers)
         elif arguments.command == "generator":

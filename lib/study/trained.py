@@ -19,6 +19,7 @@ from lib.gan.quality import Judge
 from lib.measures.subject import Subject
 from lib.records.provenance import ROOT, code_version
 from lib.runtime import device
+from lib.study import recipes
 
 RUNS = ROOT / "runs"
 
@@ -114,7 +115,9 @@ def train_or_load(profile, point, *, progress=True):
 
 def augmentation(profile, name, p=1.0, *, progress=True):
     """The profile's augmentation `name` with probability `p`, its generators trained or loaded."""
-    return profile.augmentation(name, p, lambda part: generator(profile, part, progress=progress))
+    return recipes.augmentation(
+        profile, name, p, lambda part: generator(profile, part, progress=progress)
+    )
 
 
 def generators(profile):

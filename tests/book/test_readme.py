@@ -7,7 +7,8 @@ from lib import records
 from lib.book import readme
 from lib.records.provenance import ROOT
 from lib.study import claims
-from lib.study.profile import Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import Profile
 
 DIGITS = Profile.load("digits")
 

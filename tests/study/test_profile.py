@@ -14,7 +14,8 @@ from lib import augmentation as library
 from lib.augmentation.algebra import Augmentation, Identity, Sample
 from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic
-from lib.study.profile import FOLDER, Point, Profile, grid, jobs
+from lib.study.grid import Point, grid, jobs
+from lib.study.profile import FOLDER, Profile
 
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 

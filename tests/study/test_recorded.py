@@ -7,7 +7,8 @@ import torch
 
 from lib import checkpoint, records
 from lib.study import recorded
-from lib.study.profile import FOLDER, Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import FOLDER, Profile
 from lib.study.recorded import (
     completeness,
     coverage,

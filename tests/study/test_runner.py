@@ -7,7 +7,8 @@ from test_study import same, small_profile
 
 from lib import records, runtime, study
 from lib.study import runner, sweep, trained
-from lib.study.profile import Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import Profile
 from lib.study.runner import points_of, run_points
 
 NAMES = st.lists(st.sampled_from(["classic", "mixup", "classic+mixup"]), min_size=1, unique=True)

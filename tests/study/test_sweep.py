@@ -8,7 +8,8 @@ from test_study import small_profile
 from lib import records, study
 from lib.records.provenance import ROOT
 from lib.study import sweep, trained
-from lib.study.profile import FOLDER, Profile, grid
+from lib.study.grid import grid
+from lib.study.profile import FOLDER, Profile
 
 
 @pytest.fixture

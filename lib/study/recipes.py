@@ -1,0 +1,52 @@
+"""What the engine has to say of a profile: its data set, its network, its augmentations."""
+
+from functools import reduce
+
+from lib import augmentation as library
+from lib import checks, data, models
+from lib.gan.training import recipe_of
+
+
+def check(profile):
+    """Refuse settings that would else be refused only after a training."""
+    checks.one_of(profile.dataset, data.CLASSES, "data set")
+    checks.one_of(profile.network, models.NETWORKS, "network")
+    for name in profile.augmentations:
+        for line in profile.factors(name):
+            _checked(*line)
+
+
+def augmentation(profile, name, p=1.0, generator=None):
+    """The augmentation `name` with probability `p`; "a+b" is B @ A, each factor at `p`.
+
+    `generator(factor)` gives the trained generator of a factor that needs one;
+    `lib.study.augmentation` brings it along.
+    """
+    made = [
+        library.Generative(generator(part)) if kind == "Generative" else _class(kind)(**arguments)
+        for part, kind, arguments in profile.factors(name)
+    ]
+    whole = reduce(lambda inner, outer: outer @ inner, made) if made else library.Identity()
+    return library.with_probability(whole, p)
+
+
+def _checked(name, kind, arguments):
+    made, what = _class(kind), f"augmentation {name!r}"
+    if made is None:
+        raise ValueError(f"{what}: {kind!r} is no class of lib.augmentation")
+    try:
+        if made is library.Generative:
+            recipe_of(**arguments)
+        else:
+            made(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _class(kind):
+    """An augmentation that a line of a profile may name; None if there is none of that name."""
+    made = getattr(library, kind, None)
+    ready = isinstance(made, type) and issubclass(made, library.Augmentation)
+    abstract = ready and made.draw is library.Augmentation.draw
+    unnamed = made in (library.Composition, library.Sometimes, library.Transform)
+    return made if ready and not abstract and not unnamed else None
