@@ -4,10 +4,12 @@
 """
 
 from lib.records.tables import (
+    CELL,
     LeftOut,
     RecordError,
     collect,
     every,
+    in_order,
     profiles,
     read,
     read_file,
@@ -18,6 +20,6 @@ from lib.records.tables import (
 )
 
 __all__ = [
-    "LeftOut", "RecordError", "collect", "every", "profiles", "read", "read_file", "results",
-    "select", "studies", "write",
+    "CELL", "LeftOut", "RecordError", "collect", "every", "in_order", "profiles", "read",
+    "read_file", "results", "select", "studies", "write",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ _PUBLIC = {
     "Point": "grid", "Profile": "profile", "grid": "grid", "jobs": "grid",
     "augmentation": "trained", "dataset": "trained", "generator": "trained",
     "network": "trained", "subject": "trained", "train_or_load": "trained",
-    "run": "point", "recorded": "point", "points_of": "runner", "run_points": "runner",
+    "points_of": "runner", "run_points": "runner",
 }  # fmt: skip
 __all__ = sorted(_PUBLIC)
 

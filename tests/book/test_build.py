@@ -122,7 +122,7 @@ def names(path):
     [
         ("import numpy\nimport json\n", set()),
         (
-            "from lib import charts\n",
+            "from lib.book import charts\n",
             {"lib/charts.py", "lib/figure.py", "lib/files.py", "lib/show.py"},
         ),
         ("import lib.show as s\n", {"lib/files.py", "lib/show.py"}),

@@ -13,10 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from test_study import small_profile
 
 from lib import records
 from lib.records.provenance import ROOT
+from tests.study.test_point import small_profile
 
 
 class House:

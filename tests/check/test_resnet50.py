@@ -1,6 +1,6 @@
 """The profile of the talk's own protocol, cut down to what a CPU does in a minute."""
 
-from test_study import runs_through, small_profile
+from tests.study.test_point import runs_through, small_profile
 
 
 def test_the_resnet50_profile_runs_on_cifar10(house, tmp_path, cifar):

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from test_training import empty, few_bytes, half, text
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -21,6 +20,7 @@ from lib.data import ImageDataset, load
 from lib.gan import networks as gan_networks
 from lib.gan.quality import frechet_distance
 from lib.gan.training import train_gan
+from tests.test_training import empty, few_bytes, half, text
 
 KINDS, NETWORKS = ("ns", "wgp"), ("dense", "residual")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

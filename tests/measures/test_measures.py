@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_study import small_profile
 
-from lib import attacks, measures, study
+from lib import attacks, measures
 from lib.augmentation.algebra import Identity, Sample, changed
 from lib.influence.functions import gradient_norms
 from lib.influence.functions import influence as influence_scores
@@ -19,8 +18,10 @@ from lib.measures import credibility, distances, influence, performance, stress,
 from lib.measures.subject import Subject, stratified
 from lib.models import build, initialise
 from lib.stress import sphere
+from lib.study import point as study
 from lib.study import trained
 from lib.training import to_sample
+from tests.study.test_point import small_profile
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

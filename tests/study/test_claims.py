@@ -519,7 +519,7 @@ def test_too_few_networks_have_no_rank_correlation(p):
 
 
 def test_claims_know_no_torch():
-    script = "import sys, lib.claims; print('torch' in sys.modules)"
+    script = "import sys, lib.study.claims; print('torch' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert made.stdout.strip() == "False"
 

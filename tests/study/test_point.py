@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
-from lib import data, records, study
+from lib import data, records
 from lib.records import provenance
+from lib.study import point as study
 from lib.study import trained
 from lib.study.profile import Profile
 
@@ -227,8 +228,8 @@ def test_a_change_of_charts_trains_nothing(house, tmp_path, engine, trainings):
     profile = small_profile(tmp_path)
     point = profile.point("none", 0, 1)
     study.run(profile, point, progress=False)
-    engine("charts")
-    engine("book")
+    engine("book.charts")
+    engine("book.build")
     assert study.recorded(profile, point)
     weights(profile, "none", 0, 1)
     assert len(trainings) == 1

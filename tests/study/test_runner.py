@@ -2,14 +2,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_runtime import graphs
-from test_study import same, small_profile
 
-from lib import records, runtime, study
+from lib import records, runtime
+from lib.study import point as study
 from lib.study import runner, sweep, trained
 from lib.study.grid import grid
 from lib.study.profile import Profile
 from lib.study.runner import points_of, run_points
+from tests.study.test_point import same, small_profile
+from tests.test_runtime import graphs
 
 NAMES = st.lists(st.sampled_from(["classic", "mixup", "classic+mixup"]), min_size=1, unique=True)
 

@@ -3,13 +3,14 @@ import subprocess
 import sys
 
 import pytest
-from test_study import small_profile
 
-from lib import records, study
+from lib import records
 from lib.records.provenance import ROOT
+from lib.study import point as study
 from lib.study import sweep, trained
 from lib.study.grid import grid
 from lib.study.profile import FOLDER, Profile
+from tests.study.test_point import small_profile
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from test_study import equal, files, small_profile, weights
 
 from lib import augmentation as library
 from lib import checkpoint, data, records, training
 from lib.augmentation.algebra import Augmentation, Sample
 from lib.study import trained
 from lib.study.profile import Profile
+from tests.study.test_point import equal, files, small_profile, weights
 
 
 def test_a_subset_is_the_first_so_many_images(tmp_path):
