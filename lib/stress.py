@@ -11,7 +11,7 @@ from scipy import stats
 from lib import checks
 from lib.attacks.threat import finite, forward, frozen
 
-ROUND = 32  # neighbours of a centre between two looks at whether its interval is narrow enough
+ROUND = 32  # neighbours of a centre from which it is planned how many are needed
 
 
 def sphere(x, eps, neighbours, generator, *, inside=False):
@@ -49,37 +49,58 @@ def label_changes(
     """How many neighbours of each centre get another label, and how many were drawn: `[s]` each.
 
     `neighbours` are drawn of each centre, `batch_size` at a time are in memory. With `width`, no
-    more are drawn of a centre once its Wilson interval is that narrow, at every eps: `neighbours`
-    is then the most. (An interval that is looked at repeatedly covers a little less than it
-    says.) `inside` as for `sphere`.
+    more are drawn than make Wilson's interval of the mean over the centres that narrow, at every
+    eps: `neighbours` is then the most. How many that takes a first round says, which is not
+    counted: to count on until it looks well would favour what chance makes look so. `inside` as
+    for `sphere`.
     """
     several = isinstance(eps, list | tuple)
     radii = [checks.radius(r) for r in (eps if several else [eps])]
     if not radii:
         raise ValueError("eps must be a radius or a list of them, got none")
-    most = checks.count(neighbours, "neighbours")
-    size = min(most, checks.count(batch_size, "batch_size"), most if width is None else ROUND)
+    number, size = checks.count(neighbours, "neighbours"), checks.count(batch_size, "batch_size")
     if width is not None:
         checks.radius(width, "width")
     _check_centres(x, inside)
-    changed = torch.zeros(len(radii), len(x), device=x.device)
-    drawn = torch.zeros(len(x), device=x.device)
     with frozen(model), torch.no_grad():
         own = torch.cat([_labels(model, part) for part in x.split(batch_size)])
-        for active in torch.arange(len(x), device=x.device).split(max(1, batch_size // size)):
-            done = 0
-            while len(active) and done < most:
-                directions = _directions(x[active], min(size, most - done), generator)
-                done += directions.shape[1]
-                for row, radius in zip(changed, radii, strict=True):
-                    around = _at(directions, x[active], radius, inside).flatten(0, 1)
-                    labels = _labels(model, around).view(len(active), -1)
-                    row[active] += (labels != own[active, None]).sum(1)
-                drawn[active] = done
-                if width is not None:
-                    low, high = wilson(changed[:, active], drawn[active])
-                    active = active[(high - low).amax(0) > width]
-    return (changed if several else changed[0]), drawn
+
+        def count(number):
+            return _count(model, x, own, radii, number, generator, inside, size)
+
+        if width is not None and len(x):
+            number = _enough(count(min(number, ROUND)).sum(1), len(x), number, width)
+        changed = count(number)
+    return (changed if several else changed[0]), changed.new_full((len(x),), number)
+
+
+def _count(model, x, own, radii, number, generator, inside, batch_size):
+    """How many of `number` neighbours of each centre are not labelled `own`, `[radii, s]`."""
+    changed = torch.zeros(len(radii), len(x), device=x.device)
+    size = min(number, batch_size)
+    for part in torch.arange(len(x), device=x.device).split(max(1, batch_size // size)):
+        for done in range(0, number, size):
+            directions = _directions(x[part], min(size, number - done), generator)
+            for row, radius in zip(changed, radii, strict=True):
+                around = _at(directions, x[part], radius, inside).flatten(0, 1)
+                labels = _labels(model, around).view(len(part), -1)
+                row[part] += (labels != own[part, None]).sum(1)
+    return changed
+
+
+def _enough(changed, centres, most, width):
+    """Neighbours of a centre, at most `most`, so that the mean's interval is no wider than `width`.
+
+    `changed` `[radii]` are the changes in a first round. What they leave possible is reckoned
+    with: the share within their own interval that takes the most.
+    """
+    low, high = wilson(changed, torch.full_like(changed, centres * min(most, ROUND)))
+    share = torch.full_like(low, 0.5).clamp(low, high)[:, None]
+    numbers = torch.arange(1, -(-most // ROUND) + 1, device=changed.device) * ROUND
+    drawn = centres * numbers.clamp_max(most)
+    low, high = wilson(share * drawn, drawn)
+    enough = ((high - low).amax(0) <= width).nonzero().flatten()
+    return min(most, int(numbers[enough[0]])) if len(enough) else most
 
 
 def wilson(changed, drawn, level=0.95):
@@ -91,19 +112,22 @@ def wilson(changed, drawn, level=0.95):
 
 
 def bootstrap(shares, generator, level=0.95, resamples=1000):
-    """The percentile interval `(low, high)` of the mean of `shares` `[s]` over centres (Efron).
+    """An interval `(low, high)` of the mean of `shares` `[s]` over centres: a Bayesian bootstrap's.
 
-    Of centres drawn anew it covers both what another sample of them and what other neighbours
-    would have given. Of shares that are all the same it has no width: the sample is too small to
-    say how rare what it lacks is.
+    Each resample weights the centres anew, at random (D. B. Rubin, 1981). One more centre joins
+    them, with all of its neighbours changed for the upper end, with none for the lower, since
+    what is rare may be missing (N. Gaffke, 2005). So the interval has a width even where all
+    shares are alike. Of shares that are all 0 or 1 it is Clopper and Pearson's. It covers what
+    another sample of centres and what other neighbours would have given.
     """
     if not len(shares):
         return float("nan"), float("nan")
-    picks = torch.randint(
-        len(shares), (resamples, len(shares)), generator=generator, device=shares.device
-    )
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], device=shares.device)
-    return tuple(shares.float()[picks].mean(1).quantile(ends).tolist())
+    weights = torch.empty(resamples, len(shares) + 1, device=shares.device)
+    weights.exponential_(generator=generator)
+    weights /= weights.sum(1, keepdim=True)
+    means, tail = weights[:, :-1] @ shares.float(), (1 - level) / 2
+    low, high = means.quantile(tail), (means + weights[:, -1]).quantile(1 - tail)
+    return low.item(), min(1.0, high.item())
 
 
 def _labels(model, x):

@@ -26,6 +26,8 @@ p = 0.5  # the middle of the dial
 seed = 0  # the first of the study's seeds; neighbours are drawn from it as well
 
 # %%
+import math
+
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -35,7 +37,7 @@ from lib import attacks
 from lib.book import charts
 from lib.seeds import generator
 from lib.stress import bootstrap, label_changes, prediction_change_stress, sphere, wilson
-from lib.study import Profile, claims, recorded, subject
+from lib.study import Profile, claims, recorded, subject, verdicts
 
 settings = Profile.load(profile)
 live = subject(settings, settings.point(augmentation, p, seed))
@@ -183,8 +185,8 @@ charts.table(
 # kinds, those where the model is wrong after the attack (successful; some were wrong before) and the
 # others. They lie on different sides of the boundary and are never averaged, and each kind is read
 # twice, around its random and around its attacked points. The interval is over test points: it is a
-# {term}`bootstrap`'s, from a thousand samples drawn from the sample itself. Where all shares are alike it
-# has no width; that does not make the value certain.
+# {term}`bootstrap`'s, which reckons with one centre more of the most unfavourable kind: that no neighbour
+# of twenty images changed does not make it certain that none would.
 
 # %%
 n = settings.stress["neighbours"]
@@ -232,31 +234,33 @@ charts.table(
 #
 # ### How many neighbours?
 #
-# Of one centre, stress is a probability estimated from $n$ trials, with {term}`Wilson's interval` around it.
-# Most centres are clear cases and need few; those near a boundary need many. So neighbours can be
-# drawn in rounds until the interval is as narrow as asked, and no longer. (Because it is looked at again
-# and again, it covers a little less than 95 %.)
+# Around given centres, stress is a probability estimated from trials, with {term}`Wilson's interval` around
+# it. A first round of neighbours says how many more make the interval as narrow as asked, and is then
+# thrown away. It would be wrong to draw until the interval looks narrow and count everything: one would
+# stop the sooner the fewer changes chance has shown, and find too little.
 
 # %%
-some, r, width = live.test.x[:100], radii[-1], 0.1
-changed, drawn = label_changes(
-    live.model, some, eps=r, neighbours=2000, width=width, generator=live.generator("rounds")
-)
-low, high = wilson(changed, drawn)
-chosen = (changed / drawn).argsort()[torch.linspace(0, len(some) - 1, 6).long()]
-charts.table(
-    pd.DataFrame(
+some, width = live.test.x[:100], 0.01
+rows = []
+for r in radii:
+    changed, drawn = label_changes(
+        live.model, some, eps=r, neighbours=2000, width=width, generator=live.generator("rounds")
+    )
+    low, high = wilson(changed.sum(), drawn.sum())
+    rows.append(
         {
-            "test image": chosen.tolist(),
-            "neighbours": drawn[chosen].int().tolist(),
-            "stress": (changed / drawn)[chosen].tolist(),
-            "low": low[chosen].tolist(),
-            "high": high[chosen].tolist(),
+            "eps": r,
+            "neighbours": int(drawn[0]),
+            "stress": (changed / drawn).mean().item(),
+            "low": low.item(),
+            "high": high.item(),
         }
-    ),
-    caption=f"{this}: six of {len(some)} test images, from the calmest to the most stressed at eps {r:g}, each "
-    f"until its interval is no wider than {width:.0%}; {int(drawn.sum()):,} neighbours for all of them",
-    formats=dict.fromkeys(("stress", "low", "high"), ".1%"),
+    )
+charts.table(
+    pd.DataFrame(rows),
+    caption=f"{this}: stress of the first {len(some)} test images, with as many neighbours of each as make "
+    f"its interval no wider than {width:.0%}",
+    formats={"eps": "g"} | dict.fromkeys(("stress", "low", "high"), ".2%"),
 )
 
 # %% [markdown]
@@ -376,9 +380,18 @@ for study in studies:
     )
 
 # %% [markdown]
-# The same in numbers: Spearman's correlation over the networks of a seed, with the risk and with the
-# mean distance to the boundary. Where stress tells the vulnerable from the robust, the first is positive
-# and the second negative. One seed alone leaves an interval that says nothing, from -1 to 1.
+# The same in numbers: Spearman's correlation over augmentations and $p$ of stress with the risk, and with
+# the mean distance to the boundary. Where stress tells the vulnerable from the robust, the first is
+# positive and the second negative. How much of it is chance? More seeds do not tell: they repeat the same
+# augmentations. So the curves are {term}`paired anew <pairing>`, the stress of each augmentation with the
+# risk of another, in every possible way. If the two have nothing to do with each other, the true
+# pairing is as good as any. The last column is the share of all pairings whose correlation is at least
+# as strong in the direction expected. With few augmentations it cannot be small: of two there are two
+# pairings, of four twenty-four.
+#
+# Stress and risk are means over different seeds: a network that came out badly is bad in both, and says
+# nothing about its augmentation. Compositions are left out: made of other augmentations, they would
+# count these twice.
 
 
 # %% tags=["hide-input"]
@@ -389,22 +402,25 @@ def correlations(study):
         claims.balanced(claims.planned(part, study.profile.grid)) for part in parts
     )
     for r in sorted(stress.eps[stress.centre == "clean"].unique()):
-        for name, other, where in (
-            ("risk", risks, claims.ATTACK),
-            ("mean distance", reach, {"measure": "mean distance"}),
+        for name, other, where, sign in (
+            ("risk", risks, claims.ATTACK, 1),
+            ("mean distance", reach, {"measure": "mean distance"}, -1),
         ):
-            found = claims.rank_correlation(stress, other, {"centre": "clean", "eps": r}, where)
-            effect = {"correlation": found.value, "low": found.low, "high": found.high}
-            yield {"stress at eps": r, "with": name, **effect, "seeds": found.seeds}
+            radius = {"centre": "clean", "eps": r}
+            found, seeds = claims.rank_correlations(stress, other, radius, where)
+            rho, as_strong = found[0], verdicts.chance(sign * found)
+            if seeds < 2:
+                rho = as_strong = math.nan
+            yield {"stress at eps": r, "with": name, "correlation": rho, "as strong": as_strong}
 
 
 for study in studies:
     display(
         charts.table(
             pd.DataFrame(correlations(study)),
-            caption="Spearman correlation of stress with risk and with distance over the networks of a "
-            f"seed, mean over seeds and 95 % interval: {study.label}",
-            formats={"stress at eps": "g"} | dict.fromkeys(("correlation", "low", "high"), "+.2f"),
+            caption="Spearman correlation of stress with risk and with distance over augmentations and p, "
+            f"and the share of pairings that are as strong: {study.label}",
+            formats={"stress at eps": "g", "correlation": "+.2f", "as strong": ".0%"},
         )
     )
 

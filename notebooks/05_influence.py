@@ -245,7 +245,9 @@ most(chosen + len(clean))
 # same seed that was trained *without* augmentation, the **control**. Only an excess of the pairs over
 # their control could speak of training on augmented data. The converse is not safe: the control has
 # memorised the originals, a model trained with augmentation may not have, and that alone lowers the
-# difference.
+# difference. So it lies below zero nearly whatever happens, and no claim rests on it. What could go
+# either way is a network trained on some twins beside one trained on others, with the same originals,
+# each asked about both; the study has no such networks.
 #
 # A mixed point has two parents and a label between theirs, and its loss is the cross-entropy with that
 # label. Its pair is with the parent at its own place; the other parent is in no pair.
@@ -315,7 +317,7 @@ against_p(
 )
 
 # %% [markdown]
-# And their difference, pairs minus control:
+# And their difference, pairs minus control, as an observation:
 
 # %% tags=["hide-input"]
 cell = ["study", "augmentation", "p", "seed"]

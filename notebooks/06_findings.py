@@ -29,7 +29,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from lib.book import charts
-from lib.study import Profile, claims, recorded
+from lib.study import Profile, claims, power, recorded
 
 settings = Profile.load(profile)
 studies, words = recorded.studies(settings, *claims.TABLES, "checks")
@@ -64,13 +64,13 @@ charts.table(claims.frame(decided)[["claim", "source"]], caption="The claims, an
 # ## The verdicts
 #
 # A claim **holds** if every effect it names lies on the claimed side of zero with its whole
-# interval. It **does not hold** if one of them lies on the other side with its whole interval.
-# Otherwise it is **undecided**: the study is too small to tell. (A claim that something *can* happen
-# needs one example only, and says below when it does not hold.) An augmentation stands for the mean
-# over those $p > 0$ at which every augmentation has a value at every seed. Effects are differences
-# at the same seed, so that what a seed does to all networks alike cancels. The sentences are about
-# augmentations one at a time, so compositions enter none of them but the rank correlation, which
-# is over all networks.
+# interval. It **does not hold** if one of them lies on the other side, so far that several looks do not
+# explain it. Otherwise it is **undecided**: the study is too small to tell.
+# How often that goes wrong stands further down. (A claim that something *can* happen needs
+# one example only, and says when it does not hold.) An augmentation stands for the mean over those
+# $p > 0$ at which every augmentation has a value at every seed. Effects are differences at the same seed,
+# so that what a seed does to all networks alike cancels. The sentences are about augmentations one at a
+# time, so compositions enter none of them.
 
 # %% tags=["hide-input"]
 verdicts = claims.frame(decided)[["claim"]]
@@ -111,11 +111,70 @@ for name, decided in found.items():
         display(charts.intervals(effects, x=claim.unit, description=description))
         display(
             charts.table(
-                effects[["label", "value", "low", "high", "seeds"]],
-                caption=f"{name}: {claim.unit}, and its 95 % interval",
-                formats=dict.fromkeys(("value", "low", "high"), charts.finite("+.3f")),
+                effects[["label", "value", "low", "high", "p", "seeds"]],
+                caption=f"{name}: {claim.unit}, its 95 % interval, and the level at which that is decided",
+                formats=dict.fromkeys(("value", "low", "high"), charts.finite("+.3f"))
+                | {"p": ".3f"},
             )
         )
+
+# %% [markdown]
+# ## How a verdict is made
+#
+# **Every effect needs its interval.** It is the t-interval of its mean over seeds at 95 %. But three seeds
+# may agree by chance, and the test images set a limit of their own: if a difference is worth $b$ images, and
+# not one image speaks against it, then McNemar's exact test on these images gives $2 / 2^b$. So an interval is
+# never narrower than it takes for that: at 5 % six images decide, five do not.
+#
+# **Several effects, one verdict.** That all lie on the claimed side needs no correction: every one has to
+# be shown. That *one* of $m$ lies on the other side is another matter, since one of many will by chance.
+# With $p_{(1)} \le p_{(2)} \le \dots$ for the effects on the other side, a claim does not hold if
+# $p_{(i)} \le 5\,\% \cdot i/m$ for some $i$: Simes' test, which costs little where effects go together,
+# as differences from one augmentation do.
+#
+# **One example.** A claim that some augmentation does something tries all of them: each is judged at
+# $5\,\%/m$. So is the question which augmentations are less robust, whose stress is then read.
+#
+# **Stress and risk.** Here an augmentation is what counts, not a seed. The curve of stress of each
+# augmentation meets the curve of risk of another, in every way there is: a {term}`pairing`. The claim holds
+# if at most 5 % of the pairings agree as well as the true one, which counts itself. Of four augmentations
+# only the best of 24 will do; of three nothing would. The pairings are too few to refute it as well, so it
+# never is.
+#
+# What is that worth? The engine makes up studies of the shape of the recorded ones, whose truth it knows.
+# Where there is nothing to find, a verdict should be rare:
+
+# %% tags=["hide-input"]
+charts.table(
+    power.sizes(),
+    caption="Made-up studies with nothing to find: share of 2,000 in which each claim is decided all the same, "
+    "the worst of several ways to have nothing",
+    formats={f"{name}, {k} seeds": ".1%" for name in power.SHAPES for k in (3, 5)},
+)
+
+# %% [markdown]
+# And where there is something, it should be found. An effect's size is told in standard deviations of a
+# paired difference from seed to seed. The claim holds where all effects have that size, and does not hold
+# where one of them has it on the other side:
+
+# %% tags=["hide-input"]
+charts.table(
+    power.powers((2, 4, 8)),
+    caption="Made-up studies with effects of a stated size: share of 2,000 with the right verdict",
+    formats={"holds": ".0%", "does not hold": ".0%"},
+)
+
+# %% [markdown]
+# Three seeds find only what is several times larger than the noise. Five find twice the noise in most
+# studies. The claim on stress and risk is found less often, even where the two follow the same curves but
+# for noise and for a rise with $p$ that proves nothing:
+
+# %% tags=["hide-input"]
+charts.table(
+    power.followed(),
+    caption="Made-up studies in which stress follows risk: share of 2,000 in which that is found",
+    formats={"holds": ".0%"},
+)
 
 # %% [markdown]
 # ## One setting, close up
@@ -133,7 +192,7 @@ for where in (
 ):
     one = claims.by_seed(performance, augmentation=augmentation, p=p, **where)
     none = claims.by_seed(performance, augmentation="none", **where)
-    e = claims.effect(where["measure"], one - none)
+    e = claims.effect(where["measure"], one - none, claims.grain(performance))
     rows.append(
         {
             "measure": e.label,
@@ -164,10 +223,15 @@ charts.table(
 #
 # **What an interval covers.** It covers the randomness of training: initialisation, order,
 # augmentation. It does not cover the randomness of a generator's own training: one generator of each
-# kind serves all seeds. Nor does it cover the choice of test images, which are the same for every seed, nor
-# the choice of the data set, nor the settings of the attack, of which one decides. Intervals are not
-# corrected for how many there are on this page: a refutation by one of several effects is more
-# likely by chance than by one of one.
+# kind serves all seeds. It covers the choice of test images, which are the same for every seed, at the
+# least that it can matter: networks that differ by ten images in a thousand may err on a hundred different
+# ones, and how many that are is not recorded. It does not cover the choice of the data set, nor the
+# settings of the attack, of which one decides. Each verdict is wrong in 5 % of studies at most where
+# nothing is true; of all the verdicts on this page some may well be.
+#
+# **What is no claim.** That augmented twins weigh more than their originals beyond what the control sees
+# would be a claim about training, but its answer is nearly forced: the control has memorised the very
+# originals. [Chapter 5](05_influence) shows the difference as an observation.
 #
 # **Stress knows a radius.** In many dimensions a random direction hardly approaches a boundary, so
 # the verdicts read stress at the smallest recorded radius at which a tenth of the neighbours of the networks

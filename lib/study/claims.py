@@ -1,34 +1,19 @@
 """The source's sentences as claims, each decided by the records.
 
-An effect is a difference or a reading with one value a seed; its interval is the t-interval at 95 %
-over seeds. Values are paired by seed: minus that of p = 0, or of another augmentation, at the same
-seed. An augmentation stands for the mean over its p > 0, as far as every augmentation has them at
-every seed. Knows no torch.
+An effect is a difference or a reading with one value a seed. Values are paired by seed: minus that
+of p = 0, or of another augmentation, at the same seed. An augmentation stands for the mean over its
+p > 0, as far as every augmentation has them at every seed. `verdicts` says how effects decide.
+Knows no torch.
 """
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+from lib.study import verdicts
+from lib.study.verdicts import FAILS, HOLDS, LEVEL, OPEN, ROUNDING, Effect, effect, verdict
 
-
-@dataclass(frozen=True)
-class Effect:
-    """The mean over seeds of a paired reading and its 95 % interval (infinite for one seed)."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    seeds: int
-
-    @property
-    def sign(self):
-        """-1 or 1 if the whole interval lies on that side of zero, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
+__all__ = ["FAILS", "HOLDS", "OPEN"]
 
 
 @dataclass(frozen=True)
@@ -47,30 +32,25 @@ class Claim:
     verdict: str
 
 
-def effect(label, by_seed):
-    """The effect of a Series indexed by seed; missing values are left out."""
-    values = np.asarray(pd.Series(by_seed).dropna(), float)
-    n = len(values)
-    if n == 0:
-        return Effect(label, np.nan, -np.inf, np.inf, 0)
-    mean = values.mean()
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return Effect(label, mean, mean - half, mean + half, n)
-
-
-def verdict(effects, side):
-    """All effects on the claimed `side` (-1 or 1): holds; one on the other: does not hold."""
-    signs = [e.sign for e in effects]
-    if signs and all(sign == side for sign in signs):
-        return HOLDS
-    return FAILS if -side in signs else OPEN
-
-
 def by_seed(table, **where):
     """The values of the rows that match `where`, averaged over p, as a Series over seeds."""
+    return _where(table, where).groupby("seed")["value"].mean()
+
+
+def _where(table, where):
     for column, wanted in where.items():
         table = table[table[column] == wanted]
-    return table.groupby("seed")["value"].mean()
+    return table
+
+
+def grain(table):
+    """The least change of a reading that says anything: of a share, one of its test images.
+
+    Of other readings what single precision leaves: of a log ratio's ratio, or of the largest.
+    """
+    if set(table.measure) <= SHARES:
+        return 1 / table.examples.min()
+    return ROUNDING * (1 if set(table.measure) == {"log ratio"} else table.value.abs().max())
 
 
 def balanced(table):
@@ -95,17 +75,17 @@ def augmentations(table):
 
 def versus(table, one, other, **where):
     """The effect `one` minus `other`, two augmentations' means over p > 0, paired by seed."""
-    first = by_seed(table, augmentation=one, **where)
-    second = by_seed(table, augmentation=other, **where)
-    return effect(f"{one} - {'no augmentation' if other == 'none' else other}", first - second)
+    rows = _where(table, where)
+    difference = by_seed(rows, augmentation=one) - by_seed(rows, augmentation=other)
+    label = f"{one} - {'no augmentation' if other == 'none' else other}"
+    return effect(label, difference, grain(rows))
 
 
 # One of the source's four attacks, named in advance: the smaller eps, where fewer networks are lost
 # altogether, and the greater number of iterations.
 ATTACK = {"attack": "pgd", "eps": 0.25, "steps": 100}
 TALK, PAPER, BOOK = "talk", "paper", "this book"
-LIMIT = 1 - 1e-9  # of a correlation whose Fisher z is finite
-FEWEST = 5  # networks of a seed: ranks of fewer agree by chance from seed to seed
+SHARES = {"clean error", "risk under attack", "prediction-change stress"}  # of test images
 SEEN = 0.1  # of the neighbours: the stress from which on a radius tells networks apart
 PERFORMANCE, STRESS, INFLUENCE = "03_performance", "04_stress", "05_influence"
 RISK = "risk under L2 PGD, eps 0.25, 100 iterations"
@@ -173,31 +153,31 @@ def _classic_versus_all(table, **where):
 
 def _accuracy_is_not_robustness(performance):
     """A claim of existence: one augmentation with lower error and higher risk is enough."""
-    names, effects, signs = augmentations(performance), [], []
-    for name in names:
-        clean = versus(performance, name, "none", attack="none")
-        risk = versus(performance, name, "none", **ATTACK)
-        effects += [
-            replace(clean, label=f"clean error, {clean.label}"),
-            replace(risk, label=f"risk, {risk.label}"),
-        ]
-        signs.append((clean.sign, risk.sign))
-    # Refuted if each is known to be no example, and one to lower both.
-    refuted = (-1, -1) in signs and all(clean == 1 or risk == -1 for clean, risk in signs)
-    decided = HOLDS if (-1, 1) in signs else FAILS if refuted else OPEN
+    names = augmentations(performance)
+    clean = [versus(performance, name, "none", attack="none") for name in names]
+    risk = [versus(performance, name, "none", **ATTACK) for name in names]
+    both = [[[e.value for e in part], [e.p for e in part]] for part in (clean, risk)]
+    decided = verdicts.WORDS[int(verdicts.decide_example(*both))]
+    effects = [
+        replace(e, label=f"{what}, {e.label}")
+        for pair in zip(clean, risk, strict=True)
+        for what, e in zip(("clean error", "risk"), pair, strict=True)
+    ]
     sentence = "Better accuracy is not always accompanied by lower risk under attack."
     rule = (
         f"one augmentation is enough that lowers the clean error and raises the {RISK}; it does "
-        "not hold if every augmentation is known to do otherwise"
+        "not hold if every augmentation is known to do otherwise; each is judged at "
+        f"{LEVEL / max(1, len(names)):.1%}, {LEVEL:.0%} shared by {len(names)}"
     )
     unit = "difference in share of test images"
     return Claim(sentence, PAPER, PERFORMANCE, rule, unit, tuple(effects), decided)
 
 
 def _stress_of_the_vulnerable(performance, stress, radius):
-    """An augmentation is not robust if its risk is above that of none by the whole interval."""
+    """An augmentation is not robust if its risk is above that of none: of all, by chance, none."""
     names = augmentations(performance)
-    weak = [name for name in names if versus(performance, name, "none", **ATTACK).sign == 1]
+    risks = [versus(performance, name, "none", **ATTACK) for name in names]
+    weak = [a for a, e in zip(names, risks, strict=True) if e.known(LEVEL / len(names)) == 1]
     effects = [versus(stress, name, "none", **radius) for name in weak]
     sentence = "Augmentations that are not robust raise the stress around test points."
     rule = f"{_stress_at(radius)}: each augmentation of higher {RISK}, minus none, is above zero"
@@ -206,12 +186,17 @@ def _stress_of_the_vulnerable(performance, stress, radius):
 
 
 def _stress_goes_with_risk(performance, stress, radius):
-    effects = [rank_correlation(stress, performance, radius)]
-    rule = f"rank correlation over the grid of {_stress_at(radius)} with {RISK}, above zero"
-    unit = "rank correlation, -1 to 1"
-    return Claim(
-        "Stress goes with risk.", TALK, STRESS, rule, unit, tuple(effects), verdict(effects, 1)
+    found, seeds = rank_correlations(stress, performance, radius)
+    label = f", {found[0]:+.2f}, minus that of all {len(found)} pairings" if seeds > 1 else ""
+    effects = (verdicts.beyond(f"Spearman correlation{label}", found, seeds),)
+    rule = (
+        f"rank correlation of {_stress_at(radius)} with {RISK}: higher than in all but {LEVEL:.0%} "
+        "of the ways to pair the augmentations' curves of stress with those of risk, of which the "
+        "true one counts as one. It is never refuted: so few ways leave no room for that"
     )
+    unit = "difference in rank correlation"
+    sentence = "Stress goes with risk."
+    return Claim(sentence, TALK, STRESS, rule, unit, effects, verdict(effects, 1))
 
 
 def _stress_at(radius):
@@ -219,22 +204,20 @@ def _stress_at(radius):
 
 
 def _influences(ratios):
-    """Three claims on the log ratio of mean |I| of augmented over real points."""
-    tests = [(a, test) for a in augmentations(ratios) for test in ("clean", "adversarial")]
+    """Two claims on the log ratio of mean |I| of augmented over real points."""
+    groups = balanced(ratios[ratios.reading == "groups"])
+    names = augmentations(ratios)
 
-    parts = {name: balanced(part) for name, part in ratios.groupby("reading")}
+    def reading(name, test):
+        return by_seed(groups, augmentation=name, test=test)
 
-    def reading(name, augmentation, test):
-        return by_seed(parts[name], augmentation=augmentation, test=test)
-
-    def each(values):
-        return tuple(effect(f"{a}, {test} test points", values(a, test)) for a, test in tests)
-
-    groups = each(lambda a, test: reading("groups", a, test))
-    excess = each(lambda a, test: reading("pairs", a, test) - reading("control", a, test))
+    each = tuple(
+        effect(f"{name}, {test} test points", reading(name, test))
+        for name in names
+        for test in ("clean", "adversarial")
+    )
     more = tuple(
-        effect(a, reading("groups", a, "adversarial") - reading("groups", a, "clean"))
-        for a in augmentations(ratios)
+        effect(name, reading(name, "adversarial") - reading(name, "clean")) for name in names
     )
     ratio = "log ratio of mean |I|, augmented over real points"
     return [
@@ -244,18 +227,8 @@ def _influences(ratios):
             INFLUENCE,
             f"{ratio}, above zero",
             "natural log of a ratio",
-            groups,
-            verdict(groups, 1),
-        ),
-        Claim(
-            "Augmented twins outweigh their originals beyond what their being new explains.",
-            BOOK,
-            INFLUENCE,
-            "the log ratio over pairs (an example, its augmented twin) minus the same pairs' in "
-            "the model trained without augmentation, above zero",
-            "difference of natural logs of ratios",
-            excess,
-            verdict(excess, 1),
+            each,
+            verdict(each, 1),
         ),
         Claim(
             "On adversarial test points augmented data weigh even more.",
@@ -269,31 +242,28 @@ def _influences(ratios):
     ]
 
 
-def rank_correlation(stress, performance, radius, attack=None):
-    """Spearman's correlation of stress and risk over the points of a seed, as an effect.
+def rank_correlations(stress, other, radius, where=None):
+    """Spearman's correlation of stress with another reading, and that of all pairings; seeds.
 
-    A seed with fewer than FEWEST points has none. Its interval is taken of Fisher's z and
-    transformed back, so that it stays within [-1, 1].
+    `verdicts.pairings` over augmentations and p, of means over seeds that have all of them; `where`
+    selects the other reading, by default the risk that decides. Compositions are left out: made
+    of other augmentations, they would count these twice.
     """
-    attack = ATTACK if attack is None else attack
-    cell = ["augmentation", "p", "seed"]
-    first, second = stress, performance
-    for column, wanted in radius.items():
-        first = first[first[column] == wanted]
-    for column, wanted in attack.items():
-        second = second[second[column] == wanted]
-    both = first.merge(second, on=cell, suffixes=("_stress", "_risk"))
-    found = {
-        seed: np.arctanh(np.clip(spearman(part.value_stress, part.value_risk), -LIMIT, LIMIT))
-        for seed, part in both.groupby("seed")
-        if len(part) >= FEWEST
-    }
-    z = effect("Spearman correlation", pd.Series(found, dtype=float))
-    return replace(z, value=np.tanh(z.value), low=np.tanh(z.low), high=np.tanh(z.high))
-
-
-def spearman(one, other):
-    return stats.spearmanr(one, other).statistic
+    parts = [_where(stress, radius), _where(other, where or ATTACK)]
+    names = augmentations(pd.concat(parts))
+    wide = [
+        part[part.augmentation.isin(["none", *names])]
+        .pivot_table("value", ["augmentation", "p"], "seed")
+        .dropna(axis=1)
+        for part in parts
+    ]
+    seeds = wide[0].columns.intersection(wide[1].columns)
+    # At other seeds: a network that came out badly is bad in both, whatever its augmentation.
+    means = wide[0][seeds[::2]].mean(axis=1), wide[1][seeds[1::2]].mean(axis=1)
+    means = pd.concat(means, axis=1, join="inner").dropna()
+    curves = [means[k].drop("none", errors="ignore").unstack("p").dropna(axis=1) for k in means]
+    shared = means.loc["none"].iloc[0] if "none" in means.index else None
+    return verdicts.pairings(*(curve.to_numpy() for curve in curves), shared), len(seeds)
 
 
 def frame(claims):
@@ -303,6 +273,5 @@ def frame(claims):
 
 
 def effects_frame(claim):
-    """The effects of a claim as a table: label, value, low, high, seeds, verdict."""
-    words = {-1: "below zero", 0: "undecided", 1: "above zero"}
-    return pd.DataFrame([{**vars(e), "verdict": words[e.sign]} for e in claim.effects])
+    """The effects of a claim as a table: label, value, low, high, seeds, p, verdict."""
+    return verdicts.frame(claim.effects)

@@ -22,7 +22,7 @@ def results(tmp_path, monkeypatch):
 def record(profile, points, error):
     """Tables whose clean error is `error(augmentation)`, and which have little else."""
     shared = {"data": "d", "commit": "c", "python": "3", "torch": "2", "device": "d",
-              "code": "c", "examples": 1}  # fmt: skip
+              "code": "c", "examples": 1000}  # fmt: skip
     measures = {
         "performance": [{"measure": "clean error", "attack": "none", "eps": 0.0, "steps": 0.0},
                         {"measure": "risk under attack", **claims.ATTACK}],

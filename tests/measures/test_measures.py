@@ -296,7 +296,7 @@ def test_stress_is_counted_by_hand(made, augmentation):
 
 @pytest.mark.parametrize("augmentation", ["none", "mixup"])
 def test_intervals_of_stress(made, augmentation):
-    """About as wide as 1.96 standard errors of the centres' mean to either side."""
+    """1.96 standard errors of the centres' mean to either side, and what one more may add."""
     subject = made(augmentation, 0 if augmentation == "none" else 1)
     compared = 0
     for row in stress(subject):
@@ -307,7 +307,8 @@ def test_intervals_of_stress(made, augmentation):
                 own = subject.model(subject.test.x).argmax(1)
                 labels = subject.model(around.flatten(0, 1)).argmax(1).view(60, 32)
             error = stats.sem((labels != own[:, None]).double().mean(1).numpy())
-            assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+            width = row["high"] - row["low"]
+            assert 0.85 * 2 * 1.96 * error < width < 1.15 * 2 * 1.96 * error + 2 * 3.7 / 60
             compared += 1
     assert compared
 
