@@ -187,7 +187,6 @@ def boundaries(points, lines, *, x, y, description):
         noted.mark_point(size=260, strokeWidth=2, color=GREY),
         dots.mark_point(filled=True, size=60).encode(
             color=_colour("name", names | classes),
-            shape=_shape("name", classes, legend=None),
             tooltip=["name:N", "note:N", f"{x}:Q", f"{y}:Q"],
         ),
         noted.mark_text(align="left", dx=14, fontSize=12).encode(text="note:N"),
@@ -270,7 +269,7 @@ def intervals(table, *, description, x="effect", format=".3f", rule=0):
     chart = alt.layer(
         _rule(x=alt.XDatum(rule)),
         base.mark_rule(strokeWidth=2).encode(
-            alt.X("low:Q", title=x, axis=_axis(format)), x2="high:Q"
+            alt.X("low:Q", title=_wrapped(x, 32), axis=_axis(format)), x2="high:Q"
         ),
         base.mark_point(filled=True, opacity=1, size=80).encode(
             alt.X("value:Q"), shape=_shape("verdict", verdicts)
@@ -340,10 +339,10 @@ def _axis(format):
     return alt.Axis(format="~%") if format.endswith("%") else alt.Axis()
 
 
-def _shape(field, names, **settings):
+def _shape(field, names):
     shapes = [shape for _, shape in marks(names).values()]
     scale = alt.Scale(domain=list(names), range=shapes)
-    return alt.Shape(f"{field}:N", scale=scale, title=None, **settings)
+    return alt.Shape(f"{field}:N", scale=scale, title=None)
 
 
 def _legend(column):
