@@ -27,6 +27,9 @@ augmentation = "classic"  # the composition of several transforms: there is some
 p = 0.25  # a coin for each of several transforms: at higher p hardly an example escapes them all
 seed = 0  # every draw below comes from this number
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import itertools
 import random

@@ -24,6 +24,9 @@ augmentation = "classic"  # the one shown in the close-up
 p = 0.5  # where the study's dial stands in the close-up
 seed = 0  # every draw below comes from this number
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import pandas as pd
 import torch

@@ -24,6 +24,9 @@ augmentation = "classic"  # the expert's transforms, which the source found most
 p = 0.5  # the middle of the dial: half of the coins fall each way
 seed = 0  # the first of the study's seeds; its checkpoint is there once the study has run
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import pandas as pd
 import torch

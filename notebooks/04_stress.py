@@ -25,6 +25,9 @@ augmentation = "classic"  # the expert's transforms, as in the chapter before
 p = 0.5  # the middle of the dial
 seed = 0  # the first of the study's seeds; neighbours are drawn from it as well
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import math
 

@@ -25,6 +25,9 @@ augmentation = "classic"  # its augmented twins can be told from their originals
 p = 0.5  # about as many coins of each kind, so both groups are large
 seed = 0  # the first of the study's seeds; it fixes the draw of A(S) as well
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import pandas as pd
 import torch

@@ -24,6 +24,9 @@ augmentation = "classic"  # the network shown in the close-up: the expert's tran
 p = 0.5  # at the middle of the dial,
 seed = 0  # beside the mean over all seeds, at this one
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 import pandas as pd
 from IPython.display import Markdown, display

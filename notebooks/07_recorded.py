@@ -24,6 +24,9 @@ augmentation = "classic"  # that point's augmentation: the expert's transforms,
 p = 0.5  # at the middle of the dial,
 seed = 0  # at the first of the study's seeds
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 from IPython.display import Markdown, display
 

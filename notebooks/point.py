@@ -27,6 +27,9 @@ p = 0.5  # the probability of applying it, or a list of probabilities
 seed = 0  # of initialisation, data order and augmentation, or a list of seeds
 hours = None  # no point is begun that would not be done by then; None: all are
 
+# %% tags=["remove-cell"]
+# %load_ext lib.book.parameters
+
 # %%
 from lib.study import Profile
 from lib.study.runner import points_of, run_points

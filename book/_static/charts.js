@@ -52,17 +52,26 @@
       const room = figure.clientWidth;
       if (!room) return; // inside something closed: drawn when it opens
       const dark = document.documentElement.dataset.theme === "dark";
-      await vegaEmbed(live, fitted(spec, room), {
+      const { view } = await vegaEmbed(live, fitted(spec, room), {
         actions: false, renderer: "svg", tooltip: { theme: dark ? "dark" : "light" },
       });
       figure.drawnWidth = room;
+      figure.view = view;
       figure.querySelector(":scope > .live")?.remove();
-      figure.append(live);
+      figure.querySelector(":scope > figcaption").before(live);
       figure.setAttribute("role", "figure"); // no longer a mere picture: it has controls
       if (still) still.style.display = "none";
     } catch (error) {
       console.error("chart:", error);
     }
+  }
+
+  // What a click on a legend faded comes back with a double click, or one anywhere else.
+  function restore(event) {
+    if (event.type === "click" && event.target.closest(".role-legend")) return;
+    for (const { view } of document.querySelectorAll("figure.chart"))
+      if (view && "picked_store" in view.getState().data && view.data("picked_store").length)
+        view.data("picked_store", []).runAsync();
   }
 
   async function start() {
@@ -85,6 +94,7 @@
       );
     }).observe(document.querySelector("article") ?? document.body);
     redraw(figures);
+    for (const type of ["click", "dblclick"]) document.addEventListener(type, restore);
   }
 
   document.addEventListener("DOMContentLoaded", () => start().catch((error) => console.error(error)));

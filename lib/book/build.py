@@ -20,6 +20,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from lib.book.parameters import check
 from lib.files import replacing
 from lib.records.provenance import ROOT, imports
 
@@ -44,9 +45,10 @@ def execute(notebook, output, parameters=None):
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, "source.ipynb"), Path(folder, "made.ipynb")
         nbformat.write(jupytext.read(notebook), source)
-        unknown = parameters.keys() - papermill.inspect_notebook(source).keys()
-        if unknown:
-            raise BookError(f"{notebook} has no parameter {', '.join(sorted(unknown))}")
+        try:
+            check(papermill.inspect_notebook(source), parameters)
+        except ValueError as error:
+            raise BookError(f"{notebook}: {error}") from error
         try:
             with _importable(ROOT):
                 papermill.execute_notebook(

@@ -11,18 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib.book.figure import GREY, PALETTE, Figure, colours
+from lib.book.figure import BLUE, GREY, Figure, colours, marks
 from lib.book.show import finite, pictures, table
 
 __all__ = ["Figure", "against", "against_p", "boundaries", "colours", "coverage", "distribution",
            "finite", "histogram", "intervals", "over_seeds", "pictures", "scatter",
            "table"]  # fmt: skip
 
-GROUPS = {"real": GREY, "augmented": "#8A63D2"}
-LINES = {"all points": GREY, "predicted": "#0072B2", "retrained": "#D55E00"}
 DASHES = {"predicted": [6, 4]}
-VERDICTS = {"above zero": "#D55E00", "below zero": "#0072B2", "undecided": GREY}
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+FADED = 0.1
 
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
 AXIS = 30  # pixels that an axis with its title takes
@@ -51,8 +48,8 @@ def over_seeds(table, by):
 
 
 def against_p(table, **settings):
-    """`against` the column "p"; rows of "none", the shared point p = 0, start every line."""
-    return against(_shared_start(table), "p", x_title=AXIS_P, **settings)
+    """`against` the column "p"; the rows of "none", the shared point p = 0, start every line."""
+    return against(_shared_start(table, beside=True), "p", x_title=AXIS_P, **settings)
 
 
 def against(table, x, *, y, description, x_title=None, facet=None, columns=2, shared=True,
@@ -62,13 +59,15 @@ def against(table, x, *, y, description, x_title=None, facet=None, columns=2, sh
     Columns: augmentation, `x`, seed, value and that named by `facet` (a panel for each of its
     values as they appear, `columns` side by side where there is room). `y` is the axis's title
     with its unit; panels with values of very different sizes have an axis each unless `shared`;
-    `rule` draws a dashed line there. Hovering over a point shows its numbers, clicking the legend
-    selects (with shift: more).
+    `rule` draws a dashed line there. Intervals of shares, values in percent from 0 to 1 and without
+    a `rule`, end there. Hovering over a point shows its numbers, clicking the legend fades all
+    others but "none" (with shift: all but several).
     """
     panels = [facet] if facet else []
     data = over_seeds(table, [*panels, "augmentation", x])
-    colour, shape = _colour("augmentation", colours(data.augmentation)), _shape(data.augmentation)
-    picked = alt.selection_point(fields=["augmentation"], bind="legend")
+    if format.endswith("%") and rule is None and table.value.dropna().between(0, 1).all():
+        data[["low", "high"]] = data[["low", "high"]].clip(0, 1)
+    colour, shape, picked, bright = _legend(data.augmentation)
     places = sorted(set(data[x]))
     few = len(places) <= FEW
     ticks = alt.Axis(values=places, format=".6~g") if few else alt.Axis()
@@ -78,18 +77,22 @@ def against(table, x, *, y, description, x_title=None, facet=None, columns=2, sh
     hover += [alt.Tooltip(f"{x}:Q")]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     # An area over a single place would be invisible.
-    band = base.mark_area(opacity=0.2) if len(places) > 1 else base.mark_rule(strokeWidth=2)
-    band = band.encode(alt.Y("low:Q"), y2="high:Q")
+    band = base.mark_area() if len(places) > 1 else base.mark_rule(strokeWidth=2)
+    seen, unseen = (0.2, 0.02) if len(places) > 1 else (1, FADED)
+    band = band.encode(alt.Y("low:Q"), y2="high:Q", opacity=bright(seen, unseen))
+    points = base
+    if x == "p" and (data.augmentation == "none").any():  # its dot is the shared one
+        points = base.transform_filter("datum.p > 0 || datum.augmentation === 'none'")
     layers = [
         *([band] if data.low.notna().any() else []),  # one seed has no interval
-        base.mark_line(strokeWidth=2).encode(mean),
-        base.mark_point(filled=True, opacity=1, size=60 if few else 15).encode(
-            mean, shape=shape, tooltip=[*hover, "seeds:Q"]
+        base.mark_line(strokeWidth=2).encode(mean, opacity=bright()),
+        points.mark_point(filled=True, size=60 if few else 15).encode(
+            mean, shape=shape, opacity=bright(), tooltip=[*hover, "seeds:Q"]
         ),
     ]
     if rule is not None:
         layers.append(_rule(y=alt.YDatum(rule)))  # not first: the first owns the legend's clicks
-    chart = alt.layer(*layers).transform_filter(picked).add_params(picked)
+    chart = alt.layer(*layers).add_params(picked)
     chart = _panels(chart, data, facet, columns)
     if facet and not shared:
         chart = chart.resolve_scale(y="independent")
@@ -104,7 +107,7 @@ def histogram(values, *, x, y, description, bins=30):
     data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": counts})
     chart = (
         alt.Chart(data)
-        .mark_bar(color=PALETTE["classic"], binSpacing=1)
+        .mark_bar(color=BLUE, binSpacing=1)
         .encode(
             alt.X("from:Q", bin="binned", title=x),
             alt.X2("to:Q"),
@@ -124,11 +127,10 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
     """A point for each row at its columns `x` and `y`, coloured by the column `colour`.
 
     Hovering shows the columns `hover`, dragging a rectangle highlights the points inside, clicking
-    the legend selects (with shift: more).
+    the legend fades all others but what is grey (with shift: all but several).
     """
     table = table.assign(**{colour: table[colour].astype(str)})
-    palette = colours(table[colour], PALETTE | GROUPS)
-    picked = alt.selection_point(fields=[colour], bind="legend")
+    hue, shape, picked, bright = _legend(table[colour])
     brush = alt.selection_interval()
     shown = [alt.Tooltip(f"{name}:N") for name in hover if name in table]
     shown += [alt.Tooltip(f"{name}:Q", format=format) for name in (x, y)]
@@ -143,12 +145,11 @@ def scatter(table, *, x, y, description, colour="augmentation", x_title=None, y_
                 scale=alt.Scale(zero=False),
                 axis=_axis(format),
             ),
-            color=_colour(colour, palette),
-            shape=_shape(table[colour], palette),
-            opacity=alt.when(brush).then(alt.value(0.9)).otherwise(alt.value(0.15)),
+            color=hue,
+            shape=shape,
+            opacity=bright(0.9, within=brush),
             tooltip=shown,
         )
-        .transform_filter(picked)
         .add_params(picked, brush)
     )
     names = list(dict.fromkeys([x, y, colour, *hover, *([facet] if facet else [])]))
@@ -172,7 +173,7 @@ def boundaries(points, lines, *, x, y, description):
         alt.X(f"{x}:Q", scale=alt.Scale(domain=sides[x], nice=False)),
         alt.Y(f"{y}:Q", scale=alt.Scale(domain=sides[y], nice=False)),
     )
-    names, classes = colours(lines.boundary, LINES), colours(points["class"], {})
+    names, classes = colours(lines.boundary), colours(points["class"])
     dashes = alt.Scale(domain=list(names), range=[DASHES.get(name, [1, 0]) for name in names])
     dots = alt.Chart(points.rename(columns={"class": "name"})).encode(across, up)
     noted = dots.transform_filter("datum.note != ''")
@@ -183,10 +184,9 @@ def boundaries(points, lines, *, x, y, description):
             across, up, color=_colour("name", names | classes),
             strokeDash=alt.StrokeDash("name:N", scale=dashes, legend=None),
         ),
-        noted.mark_point(size=260, strokeWidth=2, color=PALETTE["none"]),
+        noted.mark_point(size=260, strokeWidth=2, color=GREY),
         dots.mark_point(filled=True, size=60).encode(
             color=_colour("name", names | classes),
-            shape=alt.Shape("name:N", legend=None),
             tooltip=["name:N", "note:N", f"{x}:Q", f"{y}:Q"],
         ),
         noted.mark_text(align="left", dx=14, fontSize=12).encode(text="note:N"),
@@ -230,7 +230,7 @@ def distribution(table, *, description, x="|I|", y="p", facet="test", columns=2)
     chosen = alt.param("augmentation", value=names[0],
                        bind=alt.binding_select(options=names, name="augmentation "))  # fmt: skip
     limits = [float(data.q05.min()), float(data.q95.max())]
-    groups = colours(data.group, GROUPS)
+    groups = colours(data.group)
     base = alt.Chart().encode(
         alt.Y("p:O", title=y),
         yOffset=alt.YOffset("group:N", sort=list(groups)),
@@ -259,7 +259,7 @@ def intervals(table, *, description, x="effect", format=".3f", rule=0):
     data["line"] = ["\n".join(textwrap.wrap(str(label), 26)) for label in data.label]
     hover = ["label:N", "verdict:N"]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("value", "low", "high")]
-    verdicts = colours(data.verdict, VERDICTS)
+    verdicts = colours(data.verdict)
     lines = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLimit=0, grid=False, ticks=False)
     base = alt.Chart(data).encode(
         alt.Y("line:N", title=None, sort=None, axis=lines),
@@ -269,10 +269,10 @@ def intervals(table, *, description, x="effect", format=".3f", rule=0):
     chart = alt.layer(
         _rule(x=alt.XDatum(rule)),
         base.mark_rule(strokeWidth=2).encode(
-            alt.X("low:Q", title=x, axis=_axis(format)), x2="high:Q"
+            alt.X("low:Q", title=_wrapped(x, 32), axis=_axis(format)), x2="high:Q"
         ),
         base.mark_point(filled=True, opacity=1, size=80).encode(
-            alt.X("value:Q"), shape=_shape(data.verdict, verdicts)
+            alt.X("value:Q"), shape=_shape("verdict", verdicts)
         ),
     )
     step = 14 + 14 * (1 + max(line.count("\n") for line in data.line))
@@ -299,19 +299,23 @@ def coverage(table, *, description):
     )
     filled = base.mark_point(shape="square", filled=True, opacity=1, strokeWidth=0).encode(
         alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[0, side]), legend=None),
-        color=alt.value(PALETTE["classic"]),
+        color=alt.value(BLUE),
     )
     height = 32 * data.augmentation.nunique()
     return Figure(alt.layer(filled, frames).properties(width=WIDTH, height=height), description)
 
 
-def _shared_start(table):
-    """With the rows of "none" given to every augmentation: at p = 0 all are the same point."""
+def _shared_start(table, beside=False):
+    """With the rows of "none" given to every augmentation: at p = 0 all are the same point.
+
+    Those rows stay `beside` them, or where there is no other.
+    """
     table = table.assign(augmentation=table.augmentation.astype(str))
     none = table.augmentation == "none"
     others = sorted(set(table.augmentation[~none]))
     starts = [table[none].assign(augmentation=name) for name in others]
-    return pd.concat([table[~none], *starts], ignore_index=True) if others else table
+    own = [table[none]] if beside or not others else []
+    return pd.concat([table[~none], *starts, *own], ignore_index=True)
 
 
 def _panels(chart, data, facet, columns, height=HEIGHT):
@@ -335,11 +339,28 @@ def _axis(format):
     return alt.Axis(format="~%") if format.endswith("%") else alt.Axis()
 
 
-def _shape(column, order=None):
-    names = list(order or colours(column))
-    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(names))]
-    scale = alt.Scale(domain=names, range=shapes)
-    return alt.Shape(f"{column.name}:N", scale=scale, title=None)
+def _shape(field, names):
+    shapes = [shape for _, shape in marks(names).values()]
+    scale = alt.Scale(domain=list(names), range=shapes)
+    return alt.Shape(f"{field}:N", scale=scale, title=None)
+
+
+def _legend(column):
+    """Colour and shape of a column's names, what a click on the legend picks, and the opacity.
+
+    The opacity is a function of that of what is picked, or grey (and `within` a selection), and of
+    that of the rest.
+    """
+    field, palette = column.name, colours(column)
+    picked = alt.selection_point(name="picked", fields=[field], bind="legend")
+    grey = [name for name, colour in palette.items() if colour == GREY]
+    chosen = picked | alt.FieldOneOfPredicate(field=field, oneOf=grey)
+
+    def bright(seen=1, unseen=FADED, within=None):
+        condition = chosen if within is None else within & chosen
+        return alt.when(condition).then(alt.value(seen)).otherwise(alt.value(unseen))
+
+    return _colour(field, palette), _shape(field, palette), picked, bright
 
 
 def _rule(**where):

@@ -14,11 +14,28 @@ import vl_convert
 
 from lib.book.show import in_base64, sentence
 
+# A name has one colour and shape on all charts; what is grey is what the others are compared with.
 # Told apart with any colour vision, at least 3:1 against a white and against a nearly black page.
-GREY = "#767676"
-PALETTE = {"none": GREY, "classic": "#0072B2", "mixup": "#D55E00",
-           "gan-ns": "#009E73", "gan-wgp": "#C05A96"}  # fmt: skip
-MORE = ("#A8780A", "#8A63D2", "#2491B5", "#B5454A", "#6B8E23")  # other names, in alphabetical order
+GREY, BLUE, ORANGE = "#767676", "#0072B2", "#D55E00"
+MARKS = {
+    "none": (GREY, "circle"),
+    "classic": (BLUE, "square"),
+    "mixup": (ORANGE, "triangle-up"),
+    "gan-ns": ("#009E73", "diamond"),
+    "gan-wgp": ("#C05A96", "cross"),
+    "classic+mixup": ("#A8780A", "triangle-down"),
+    "real": (GREY, "circle"),
+    "augmented": ("#8A63D2", "square"),
+    "above zero": (ORANGE, "triangle-up"),
+    "below zero": (BLUE, "triangle-down"),
+    "undecided": (GREY, "circle"),
+    "all points": (GREY, "circle"),
+    "predicted": (BLUE, "square"),
+    "retrained": (ORANGE, "triangle-up"),
+}
+COLOURS = ("#2491B5", "#B5454A", "#6B8E23", "#8C6D5A")  # of other names,
+SHAPES = ("triangle-right", "triangle-left", "wedge")  # and their shapes: twelve differ in one
+_others = {}  # {name: its number}, in order of appearance: a page is one process
 
 INK, FAINT = "#333333", "#CCCCCC"  # of the static picture; charts.js replaces them by the theme's
 CONFIG = {
@@ -73,9 +90,19 @@ def drawn(spec):
     return svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
-def colours(names, palette=PALETTE):
-    """{name: colour}; the palette's names first, in its order, then the others alphabetically."""
+def marks(names):
+    """{name: (colour, shape)}, the same on every chart of a page.
+
+    The names of MARKS come first, in its order, then the others alphabetically.
+    """
     names = set(names)
-    other = sorted(names - palette.keys())
-    known = {name: colour for name, colour in palette.items() if name in names}
-    return known | {name: MORE[i % len(MORE)] for i, name in enumerate(other)}
+    known = {name: mark for name, mark in MARKS.items() if name in names}
+    for name in sorted(names - known.keys()):
+        i = _others.setdefault(name, len(_others))
+        known[name] = COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]
+    return known
+
+
+def colours(names):
+    """{name: colour} of `marks`."""
+    return {name: colour for name, (colour, _) in marks(names).items()}

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import stats
 
 from lib.book import charts
-from lib.book.figure import MORE
+from lib.book.figure import COLOURS, MARKS
 
 
 class Elements(HTMLParser):
@@ -274,9 +274,9 @@ def test_missing_values_are_not_seeds(study):
 
 def test_every_line_starts_at_the_shared_point(study):
     data = rows_of(charts.against_p(study, y="y", facet="eps", description="d").spec())
-    assert set(data.augmentation) == {"classic", "mixup"}
+    assert set(data.augmentation) == {"none", "classic", "mixup"}
     starts = data[data.p == 0]
-    assert len(starts) == 4
+    assert len(starts) == 6
     for _, panel in starts.groupby("eps"):
         assert panel["mean"].nunique() == 1
     expected = study[study.augmentation == "none"].groupby("eps").value.mean()
@@ -319,6 +319,53 @@ def test_tables_are_left_as_they_were(study, quantiles, effects):
         pd.testing.assert_frame_equal(old, new)
 
 
+def scales(spec):
+    """The scales of colour and shape anywhere in a specification, as {name: value}."""
+    found = {"color": {}, "shape": {}}
+
+    def walk(part):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if key in found and isinstance(value, dict) and "scale" in value:
+                scale = value["scale"]
+                found[key] |= dict(zip(scale["domain"], scale["range"], strict=True))
+            if isinstance(value, dict | list):
+                walk(value)
+
+    walk(spec)
+    return found
+
+
+def test_a_mark_means_one_thing_on_all_charts(study, effects):
+    """Whatever else is on a chart, and whichever study it is of."""
+    parts = [study, study[study.augmentation != "classic"], study[study.p > 0]]
+    drawn = [charts.against_p(one, y="y", facet="eps", description="d") for one in parts]
+    drawn += [charts.scatter(one, x="p", y="value", description="d") for one in parts]
+    drawn += [charts.intervals(effects[n:], description="d") for n in range(3)]
+    for kind in ("color", "shape"):
+        meanings = {}
+        for figure in drawn:
+            for name, mark in scales(figure.spec())[kind].items():
+                assert meanings.setdefault(name, mark) == mark, (kind, name)
+        assert set(meanings) == {"none", "classic", "mixup", *effects.verdict}
+
+
+@given(
+    st.sampled_from([".1%", ".3f"]),
+    st.sampled_from([None, 0]),
+    st.lists(st.floats(-0.5, 1.5) | st.floats(0, 1), min_size=3, max_size=3, unique=True),
+)
+def test_only_intervals_of_shares_end_at_0_and_100_percent(format, rule, values):
+    table = pd.DataFrame({"augmentation": "classic", "seed": range(3), "value": values, "p": 1.0})
+    both = pd.concat([table, table.assign(p=0.5)])
+    shown = charts.against_p(both, y="y", format=format, rule=rule, description="d").spec()
+    free = charts.over_seeds(table, ["p"]).iloc[0]
+    share = format == ".1%" and rule is None and 0 <= min(values) <= max(values) <= 1
+    ends = [free.low, free.high]
+    expected = [min(max(end, 0), 1) for end in ends] if share else ends
+    for _, row in rows_of(shown).dropna(subset="mean").iterrows():
+        assert [row.low, row.high] == pytest.approx(expected)
+
+
 # Colours
 
 
@@ -333,8 +380,7 @@ def linear(colour):
 
 
 def test_colours_stand_out_from_both_pages():
-    everything = [*charts.PALETTE.values(), *MORE, *charts.GROUPS.values()]
-    for colour in [*everything, *charts.VERDICTS.values()]:
+    for colour in [*COLOURS, *(colour for colour, _ in MARKS.values())]:
         for page in ("#FFFFFF", "#121212"):
             light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3, (colour, page)

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.book.figure import PALETTE, colours, drawn
+from lib.book.figure import GREY, MARKS, colours, drawn, marks
 
 DOTS = {
     "data": {"values": [{"x": 1}]},
@@ -26,11 +26,21 @@ def test_pictures_on_one_page_bear_names_of_their_own():
         assert svg.startswith('<svg style="max-width:100%;height:auto"')
 
 
-@given(st.sets(st.sampled_from(["none", "classic", "mixup", "gan-ns", "gan-wgp", "x", "a+b"])))
-def test_a_name_keeps_its_colour(names):
-    found = colours(names)
-    assert set(found) == names
-    assert len(set(found.values())) == len(names)
-    for name in names & PALETTE.keys():
-        assert found[name] == PALETTE[name]
-    assert found == colours(sorted(names, reverse=True))
+NAMES = ["none", "classic", "mixup", "gan-ns", "gan-wgp", "classic+mixup", "x", "a+b", "twins"]
+
+
+@given(st.lists(st.sets(st.sampled_from(NAMES)), min_size=1))
+def test_a_name_keeps_its_colour_and_shape_on_all_charts_of_a_page(charts):
+    found = [marks(names) for names in charts]
+    every = {name: mark for one in found for name, mark in one.items()}
+    for names, one in zip(charts, found, strict=True):
+        assert set(one) == names
+        assert one.items() <= every.items()
+        assert colours(names) == {name: colour for name, (colour, _) in one.items()}
+    assert len(set(every.values())) == len(every)
+    assert all(every[name] == MARKS[name] for name in every.keys() & MARKS.keys())
+
+
+def test_what_others_are_compared_with_is_grey():
+    grey = {name for name, (colour, _) in MARKS.items() if colour == GREY}
+    assert grey == {"none", "real", "undecided", "all points"}
