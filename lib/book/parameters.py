@@ -2,7 +2,8 @@
 
 papermill writes the parameters that it is given into a cell of their own, below the notebook's
 `parameters` cell, and only warns of a name that isn't there: the notebook would run to its end
-with the default of the one that was meant. `%load_ext lib.book.parameters` in the cell after stops it.
+with the default of the one that was meant. `%load_ext lib.book.parameters` in the cell after stops
+it.
 """
 
 import ast

@@ -5,7 +5,8 @@ from functools import cached_property, partial
 
 import torch
 
-from lib import attacks, runtime, training
+from lib import runtime, training
+from lib.attacks.gradient import pgd
 from lib.augmentation.algebra import Sample, drawn_in_batches
 from lib.influence.functions import s_test
 from lib.runtime import memory, memory_for
@@ -41,7 +42,7 @@ class Subject:
     def adversarial(self, eps, steps):
         """The test images attacked by the study's PGD."""
         if (eps, steps) not in self._adversarial:
-            attack = partial(attacks.pgd, self.model, eps=eps, steps=steps)
+            attack = partial(pgd, self.model, eps=eps, steps=steps)
             self._adversarial[eps, steps] = self.batched(attack, self.test.x, self.y)
         return self._adversarial[eps, steps]
 

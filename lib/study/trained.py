@@ -46,7 +46,7 @@ def checkpoint_path(profile, point):
     Nor is one of another engine, or in another precision, taken for it.
     """
     version = profile.training_version(point.augmentation)
-    kind = f"checkpoints-{version}-{code_version('training', 'models')}"
+    kind = f"checkpoints-{version}-{code_version('training', 'models', 'augmentation')}"
     precision = profile.training["precision"] if runtime.accelerated() else "fp32"
     return RUNS / profile.name / f"{kind}-{precision}" / f"{point}.safetensors"
 

@@ -24,6 +24,7 @@ from lib.augmentation.generative import Generative
 from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic, Crop, Flip, Jitter, Rotation, Zoom
 from lib.gan import networks as gan_networks
+from lib.study import recipes
 from lib.study.profile import FOLDER, Profile
 from lib.vision import torchvision
 
@@ -80,7 +81,7 @@ ALL = {
 for profile in map(Profile.load, sorted(file.stem for file in FOLDER.glob("*.yaml"))):
     for name in dict.fromkeys([*profile.augmentations, *profile.grid["augmentation"]]):
         if not profile.generators(name):  # a trained one is of one shape: see Suited
-            ALL[f"{profile.name} {name}"] = (profile.augmentation(name), None)
+            ALL[f"{profile.name} {name}"] = (recipes.augmentation(profile, name), None)
 KINDS = {name: augmentation for name, (augmentation, _) in ALL.items()}
 every = pytest.mark.parametrize("augmentation", KINDS.values(), ids=list(KINDS))
 anything = st.sampled_from(list(KINDS.values()))

@@ -6,7 +6,7 @@ import sys
 import nbformat
 import pytest
 
-from lib import book
+from lib.book import build as book
 from lib.records.provenance import ROOT
 
 CHAPTER = """\
@@ -123,13 +123,13 @@ def names(path):
         ("import numpy\nimport json\n", set()),
         (
             "from lib.book import charts\n",
-            {"lib/charts.py", "lib/figure.py", "lib/files.py", "lib/show.py"},
+            {"lib/charts.py", "lib/figure.py", "lib/files.py", "lib/book/show.py"},
         ),
-        ("import lib.show as s\n", {"lib/files.py", "lib/show.py"}),
+        ("import lib.book.show as s\n", {"lib/files.py", "lib/book/show.py"}),
         ("from lib.files import replacing\n", {"lib/files.py"}),
         ("def f():\n    import lib.files\n", {"lib/files.py"}),
         ("from lib import records\n", {"lib/files.py", "lib/provenance.py", "lib/records.py"}),
-        ("# from lib import charts\ntext = 'import lib.charts'\n", set()),
+        ("# from lib import charts\ntext = 'import lib.book.charts'\n", set()),
     ],
 )
 def test_imports_are_found_wherever_they_are(tmp_path, source, expected):

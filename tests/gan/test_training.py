@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from lib import checkpoint as checkpoints
-from lib import gan
 from lib.checkpoint import CheckpointError
 from lib.data import ImageDataset, load
 from lib.gan import networks as gan_networks
+from lib.gan import training as gan
 from lib.gan.quality import frechet_distance
 from lib.gan.training import train_gan
 from tests.test_training import empty, few_bytes, half, text

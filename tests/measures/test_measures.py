@@ -805,20 +805,16 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
         ("checks.images", 0, ["images", "0"]),
         ("checks.queries", 1.5, ["queries", "1.5"]),
         ("checks.restarts", 0, ["restarts", "0"]),
-        ("stress.sphere", [-1], ["eps", "-1"]),
-        ("attack.eps", [-0.5], ["eps", "-0.5"]),
+        ("stress.sphere", [-1], ["-1"]),
+        ("attack.eps", [-0.5], ["-0.5"]),
         ("attack.steps", [0], ["steps", "0"]),
-        ("stress.clean", [float("nan")], ["eps", "nan"]),
+        ("stress.clean", [float("nan")], ["nan"]),
         ("stress.neighbours", 0, ["neighbours", "0"]),
         ("influence.method", "magic", ["'magic'", "exact"]),
         ("influence.method", "identity", ["'identity'", "exact"]),
         ("influence.test_points", 1.5, ["test_points", "1.5"]),
     ],
 )
-def test_settings_are_refused_before_anything_is_trained(
-    tmp_path, monkeypatch, setting, value, said, refuses
-):
-    monkeypatch.setattr(trained, "RUNS", tmp_path / "runs")
-    profile = small_profile(tmp_path, **{setting: value})
-    refuses(lambda: study.run(profile, profile.point("none", 0, 0), progress=False), *said)
-    assert not (tmp_path / "runs").exists()
+def test_settings_are_refused_before_anything_is_trained(tmp_path, setting, value, said, refuses):
+    section, name = setting.split(".")
+    refuses(lambda: small_profile(tmp_path, **{setting: value}), section, name, *said)

@@ -305,7 +305,7 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
         with pytest.raises(MemoryError, match="training: batch_size: 64"):
             run_points(profile, [point], progress=False)
     own = trained.subject(profile, point, progress=False)
-    monkeypatch.setattr("lib.subject.attacks.pgd", full)
+    monkeypatch.setattr("lib.measures.subject.pgd", full)
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
         own.adversarial(0.5, 1)
     monkeypatch.setattr("lib.measures.prediction_change_stress", full)

@@ -226,7 +226,7 @@ def test_an_unknown_command_is_a_line():
 @pytest.mark.parametrize("name", ["plan", "status"])
 def test_a_grid_that_makes_no_sense_is_a_line(tmp_path, name):
     small_profile(tmp_path, **{"grid.seed": [0, -1]})
-    one_line(command(name, tmp_path / "small.yaml"), "-1", ">= 0")
+    one_line(command(name, tmp_path / "small.yaml"), "seed", "-1", "greater than or equal to 0")
 
 
 def test_nothing_to_collect_is_a_line(tmp_path, monkeypatch):
