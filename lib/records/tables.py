@@ -50,8 +50,9 @@ def write(rows, path):
     """
     frame = _whole(_check(pd.DataFrame(rows), path))
     for name in {*VALUES, *BESIDE}.intersection(frame):
-        if not pd.api.types.is_numeric_dtype(frame[name].dropna().infer_objects()):
-            raise RecordError(f"record {path}: {name} must be numbers, got {_text(frame[name])!r}")
+        for value in frame[name].dropna() if frame[name].dtype == object else ():
+            if not isinstance(value, Number):
+                raise RecordError(f"record {path}: {name} must be numbers, got {value!r}")
     with replacing(path) as temporary:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, temporary, write_page_checksum=True)
@@ -254,10 +255,6 @@ def _whole(frame):
         {name: "Int64" for name in columns if frame[name].isna().any()}
         | {name: "int64" for name in columns if frame[name].notna().all()}
     )
-
-
-def _text(column):
-    return next(value for value in column.dropna() if not isinstance(value, Number))
 
 
 def _check(frame, path):

@@ -323,7 +323,7 @@ def test_a_failed_write_keeps_the_old_record(house, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.pq, "write_table", full)
+        patch.setattr(records.tables.pq, "write_table", full)
         with pytest.raises(OSError, match="No space"):
             run(profile, "none", 0)
     path = study.record_path(profile, profile.point("none", 0, 0))

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from lib import records
 from lib.records.provenance import ROOT
@@ -225,7 +226,11 @@ def test_an_unknown_command_is_a_line():
 
 @pytest.mark.parametrize("name", ["plan", "status"])
 def test_a_grid_that_makes_no_sense_is_a_line(tmp_path, name):
-    small_profile(tmp_path, **{"grid.seed": [0, -1]})
+    small_profile(tmp_path)
+    path = tmp_path / "small.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["grid"]["seed"] = [0, -1]
+    path.write_text(yaml.safe_dump(settings))
     one_line(command(name, tmp_path / "small.yaml"), "seed", "-1", "greater than or equal to 0")
 
 
