@@ -45,6 +45,7 @@ slides: book  ## the chapters as slides, which lie in the website beside their p
 lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the README's results
 	ruff format .
 	ruff check --fix .
+	lint-imports
 	python -m lib.book pair notebooks/*.py
 	test ! -d results/digits || python -m lib.book.readme
 

@@ -172,3 +172,10 @@ def test_corrupted_file(name, file, how, tmp_path, refuses):
         lambda: data.load(name, root=tmp_path, download=False),
         name, folder, error=(ValueError, data.DataNotFound),
     )  # fmt: skip
+
+
+def test_a_tilde_in_the_root_is_the_home_folder(tmp_path, monkeypatch, refuses):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA_ROOT", "~/images")
+    refuses(lambda: data.load("mnist", download=False), tmp_path / "images",
+            error=data.DataNotFound)  # fmt: skip

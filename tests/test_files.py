@@ -138,3 +138,14 @@ with replacing({str(path)!r}) as temporary:
     assert other.returncode == 0
     assert path.read_text() == "theirs"
     assert alone(tmp_path) == ["a"]
+
+
+def test_two_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
+    """Two containers on one folder: the same host name, at worst, and the same process number."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with replacing(tmp_path / "one") as first, replacing(tmp_path / "one") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "one").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]

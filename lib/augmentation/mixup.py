@@ -1,6 +1,7 @@
 """Mixup: convex combinations of examples and of their labels."""
 
 import math
+from numbers import Real
 
 import torch
 from scipy.special import betaincinv
@@ -19,7 +20,7 @@ class Mixup(Augmentation):
     """
 
     def __init__(self, alpha=1.0, per="batch"):
-        if not 0 < alpha < math.inf:
+        if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
             raise ValueError(f"alpha of mixup must be a finite number > 0, got {alpha!r}")
         self.alpha, self.unit = float(alpha), checks.one_of(per, UNITS, "unit of mixup")
 

@@ -48,11 +48,12 @@ def write(rows, path):
 
     Raises RecordError if a column lacks that every row has, or what is a number is none.
     """
-    frame = _whole(_check(pd.DataFrame(rows), path))
+    frame = _check(pd.DataFrame(rows), path)
     for name in {*VALUES, *BESIDE}.intersection(frame):
-        for value in frame[name].dropna() if frame[name].dtype == object else ():
+        for value in () if pd.api.types.is_numeric_dtype(frame[name]) else frame[name].dropna():
             if not isinstance(value, Number):
                 raise RecordError(f"record {path}: {name} must be numbers, got {value!r}")
+    frame = _whole(frame)
     with replacing(path) as temporary:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, temporary, write_page_checksum=True)

@@ -590,3 +590,52 @@ def test_trust_measured_at_one_seed_is_carried_by_that_kind_of_network(tmp_path)
     collect("digits", [more], keep=True)
     again = every("digits", "influence").set_index(["method", "p", "seed", "code"]).trust
     assert again.dropna().to_dict() == found.dropna().to_dict() | {("exact", 0.5, 3, "c0de"): 0.8}
+
+
+def test_a_point_that_was_measured_again_hands_on_its_new_trust(tmp_path):
+    def one(seed, trust=None):
+        own = {"attack": None, "eps": None, "method": "exact", "trust": trust, "test": "clean"}
+        return row(seed / 7, table="influence", seed=seed, **own)
+
+    files = [point_file(tmp_path / f"{i}.parquet", r) for i, r in enumerate([one(0, 0.8), one(1)])]
+    collect("digits", files)
+    collect("digits", [point_file(tmp_path / "again.parquet", one(0, 0.5))], keep=True)
+    assert every("digits", "influence").trust.tolist() == [0.5, 0.5]
+
+
+def test_rows_of_other_data_are_another_version_and_lost_by_none(tmp_path):
+    one, other = row(0.1), row(0.2, data="0ther")
+    collected(tmp_path, one, row(0.1, seed=1))
+    collect("digits", [point_file(tmp_path / "new", other)], keep=True)
+    assert sorted(every("digits", "performance").value) == [0.1, 0.1, 0.2]
+    with pytest.warns(LeftOut, match="1 of engine c0de of 0ther of fp32"):
+        assert read("digits", "performance").value.tolist() == [0.1, 0.1]
+
+
+def test_half_precision_is_never_read_with_full(tmp_path):
+    collected(tmp_path, row(0.1), row(0.1, seed=1), row(0.2, seed=2, device="H100, bf16, compiled"))
+    with pytest.warns(LeftOut, match="1 of engine .* of bf16"):
+        assert set(read("digits", "performance").device) == {row()["device"]}
+
+
+@pytest.mark.parametrize(("column", "values"), [("device", "another cpu"), ("torch", "2.0")])
+def test_other_devices_and_versions_of_torch_are_said(tmp_path, column, values):
+    collected(tmp_path, row(0.1), row(0.2, seed=1, **{column: values}))
+    with pytest.warns(LeftOut, match=f"more than one {column}: .*{values}"):
+        assert len(read("digits", "performance")) == 2
+
+
+@pytest.mark.parametrize("column", ["value", "examples", "low"])
+def test_a_number_given_as_text_is_refused(tmp_path, refuses, column):
+    path = tmp_path / "one.parquet"
+    message = refuses(lambda: write([row() | {column: "0.5"}], path), path, error=RecordError)
+    assert f"{column} must be numbers, got '0.5'" in message
+    assert not path.exists()
+
+
+def test_whole_numbers_stay_whole_beside_rows_that_have_none(tmp_path):
+    with_steps, without = row() | {"steps": 10}, row(seed=1)
+    collected(tmp_path, with_steps, without)
+    steps = read("digits", "performance").steps
+    assert steps.dropna().tolist() == [10]
+    assert steps.dtype == "Int64"

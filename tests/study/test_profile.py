@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -490,3 +492,64 @@ def test_a_job_holds_a_whole_number_of_points(altered, refuses, size):
 
 def test_a_path_may_be_a_path(altered):
     assert Profile.load(Path(altered())) == Profile.load(altered())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"profile": "../elsewhere"}, ["profile", "'../elsewhere'"]),
+        ({"profile": "a{b}"}, ["profile", "'a{b}'"]),
+        ({"profile": True}, ["profile", "True"]),
+        ({"augmentations.a/b": ["Flip", {}]}, ["augmentations", "a/b"]),
+        ({"augmentations.on": ["Flip", {}]}, ["augmentations", "on"]),
+        ({"augmentations.1e3": ["Flip", {}]}, ["augmentations", "1000.0"]),
+        ({"augmentations.x": ["Sample", {}]}, ["'x'", "Sample", "no class"]),
+        ({"augmentations.x": ["Transform", {}]}, ["'x'", "Transform", "no class"]),
+        ({"augmentations.x": ["with_probability", {}]}, ["'x'", "no class"]),
+        ({"augmentations.x": ["Generative", {"kind": "ns", "seed": 0, "steps": 9,
+                                             "learning_rate": "fast"}]}, ["'x'", "'fast'"]),
+        ({"augmentations.x": ["Generative", {"kind": "ns", "seed": 0.5, "steps": 9}]}, ["0.5"]),
+        ({"augmentations.mixup": ["Mixup", {"alpha": "1"}]}, ["mixup", "'1'"]),
+        ({"subset": 100}, ["subset", "100"]),
+        ({"subset": [100]}, ["subset"]),
+        ({"dataset": 3}, ["dataset", "3"]),
+        ({"grid": [0]}, ["grid", "[0]"]),
+        ({"sweep.remake": "no"}, ["sweep: remake", "'no'"]),
+        ({"attack.eps": []}, ["attack: eps", "[]"]),
+    ],
+)  # fmt: skip
+def test_a_setting_of_the_wrong_kind_is_a_line(altered, refuses, change, said):
+    path = altered(**change)
+    refuses(lambda: Profile.load(path), *said)
+
+
+def test_a_profile_extends_one_beside_it(tmp_path, monkeypatch):
+    """Relative to the file that says so, wherever one stands."""
+    folder = tmp_path / "mine"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "base.yaml").write_text("extends: digits\nprofile: base\ntraining: {epochs: 3}\n")
+    (folder / "one.yaml").write_text("extends: base\nprofile: one\n")
+    (folder / "deep" / "two.yaml").write_text("extends: ../base.yaml\nprofile: two\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.yaml", "deep/two.yaml"):
+        assert Profile.load(folder / name).training["epochs"] == 3
+
+
+def test_a_folder_and_a_file_in_another_encoding_are_named(tmp_path, refuses):
+    (tmp_path / "folder.yaml").mkdir()
+    refuses(lambda: Profile.load(tmp_path / "folder.yaml"), "folder.yaml", "folder")
+    (tmp_path / "latin.yaml").write_bytes("profile: \xe9t\xe9\n".encode("latin-1"))
+    refuses(lambda: Profile.load(tmp_path / "latin.yaml"), "latin.yaml", "UTF-8")
+
+
+def test_profiles_are_read_without_torch():
+    code = (
+        "import sys; from lib.study.profile import Profile; from lib.study.grid import jobs;"
+        "jobs(Profile.read('cifar10')); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_two_and_two_point_nought_are_one_setting(altered):
+    one, other = (Profile.load(altered(**{"stress.clean": [0.5, two]})) for two in (2, 2.0))
+    assert one.version("mixup") == other.version("mixup")
