@@ -116,7 +116,7 @@ charts.table(
 # ## The definition by machine
 #
 # If there are finitely many images, the law of $A(S)$ is a table of probabilities, and both
-# conditions can be decided exactly. `lib/law.py` does it in fractions, without rounding: `Law` is such
+# conditions can be decided exactly. `lib/augmentation/law.py` does it in fractions, without rounding: `Law` is such
 # a table, a random function takes a sample to a `Law`, and `law.decide` says what holds.
 #
 # The smallest world that shows something has two images, 0 and 1, each with its true label,

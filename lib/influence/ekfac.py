@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lib.influence.last_layer import LinearRisk
-from lib.influence.solvers import NotPositiveDefinite
+from lib.influence.last_layer import LinearRisk, is_plain
+from lib.influence.risk import whole
+from lib.influence.solvers import NotPositiveDefinite, resolution
 
 
 def ekfac(risk, damping, batch_size=200):
@@ -31,15 +32,21 @@ def ekfac(risk, damping, batch_size=200):
     sizes = [shape.numel() for shape in risk.shapes.values()]
     offsets = dict(zip(names, [sum(sizes[:i]) for i in range(len(sizes))], strict=True))
     layers = _layers(model, names)
-    factors = _fit(model, x, risk.train.y, [path for path, _ in layers], batch_size)
+    batch_size = whole(batch_size, "batch_size")
+    try:
+        factors = _fit(model, x, risk.train.y, [path for path, _ in layers], batch_size)
+    except RuntimeError:  # of a gradient that is not finite it finds no eigenvectors
+        risk.check_gradients()
+        raise
 
     blocks = []
     for path, layer in layers:
         prefix = f"{path}." if path else ""
         left, right, eigenvalues = (part.to(risk.theta) for part in factors[path])
         eigenvalues = eigenvalues + risk.l2 + damping
-        if eigenvalues.min() <= 0:
-            raise NotPositiveDefinite(eigenvalues.min().item(), damping)
+        least, resolved = risk.curved(eigenvalues).min().item(), resolution(eigenvalues)
+        if least <= resolved:
+            raise NotPositiveDefinite(least, damping, resolved)
         parts = [slice(offsets[prefix + name], offsets[prefix + name] + value.numel())
                  for name, value in layer.named_parameters()]  # fmt: skip
         blocks.append((len(layer.weight), parts, left, right, eigenvalues))
@@ -65,8 +72,8 @@ def treatable(model):
 
 
 def _plain(layer):
-    return isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return is_plain(layer) or (
+        is_plain(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
     )
 
 

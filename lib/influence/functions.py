@@ -6,12 +6,18 @@ the trained parameters, I_up,loss(z, z_test) = -g_test' (H + damping I)^-1 g: th
 the test loss with respect to the weight of z, without 1/n. The training point's gradient g has
 its share l2 theta of the regulariser; the test point's has not. The network is in eval mode.
 
+Samples: `x` of whatever shape the network takes, `y` float `[s, k]`, of training points rows of
+class probabilities, of others any weights of the k losses. They are taken in the precision of the
+network, single or double. A ValueError names the point whose input, label or gradient is not
+finite, and says in one line what else does not fit.
+
 What every function here takes besides:
-- parameters: None for all, "last" for the weight and bias of the last linear layer, or names.
+- parameters: None for all that are trained (requires_grad), "last" for the weight and bias of the
+  last linear layer, or names, trained or not. What is not among them is a constant.
 - curvature: "hessian", or "gauss-newton" (J' diag(loss'') J, never indefinite).
 - method: "exact", the dense H by Cholesky; "cg", conjugate gradients (settings: tolerance=1e-8,
-  of the relative residual; iterations=1000; rank=512 of the preconditioner); "lissa" and
-  "arnoldi", as `lib.solvers` has them; "identity", which drops H; "ekfac", by kronfluence; and,
+  of the relative residual; iterations=1000; rank=512 of the preconditioner, 0 for none); "lissa"
+  and "arnoldi", as `lib.solvers` has them; "identity", which drops H; "ekfac", by kronfluence; and,
   where torch-influence is installed, "torch-influence-direct", "-cg" and "-lissa". damping is
   added to H.
 - memory: the bytes that what is made on the way may take at once: gradients, products, vectors
@@ -27,16 +33,14 @@ from contextlib import contextmanager
 import torch
 
 from lib import checks
-from lib.attacks.threat import frozen
 from lib.influence import torch_influence
 from lib.influence.ekfac import ekfac
-from lib.influence.last_layer import LinearRisk, risk_of
-from lib.influence.risk import MEMORY, take
+from lib.influence.last_layer import LinearRisk, risk_in
+from lib.influence.risk import MEMORY, as_given, finite, take
 from lib.influence.solvers import (
     DENSE,
     NotPositiveDefinite,
     conjugate_gradients,
-    finite,
     influences,
     lanczos,
     prepare,
@@ -59,18 +63,19 @@ OTHER_H = ("identity", "ekfac")  # what these solve is not H
 def influence(model, train, test, *, points=None, progress=False, **settings):
     """I_up,loss of each training point on each test point, `[n_test, n_train]`.
 
-    train, test: Samples; `x` of whatever shape the model takes, `y` rows of class probabilities.
     points: a Sample whose influence is asked for in place of the training sample's, which still
     makes the risk: what these points would do if they had a weight in it.
     progress: show a bar.
 
-    Raises NotPositiveDefinite where H + damping I is not: "exact" always, "cg" only where the
-    directions that it walks meet the negative curvature, so that a number from it is no proof that
-    there is none. `smallest_eigenvalue` says it beforehand.
+    Raises NotPositiveDefinite where H + damping I is not: "exact" always, "cg" and "arnoldi" only
+    where the directions that they walk meet the negative curvature, so that a number from them is
+    no proof that there is none. `smallest_eigenvalue` says it beforehand.
     """
     with problem(model, train, **settings) as (risk, solve):
-        points = risk.train if points is None else risk.see(points)
-        return influences(risk, solve, risk.see(test), points, progress)
+        if points is None:
+            return influences(risk, solve, risk.see(test), risk.train, progress)
+        points = risk.see(points, "point")
+        return influences(risk, solve, risk.see(test), points, progress, "point")
 
 
 def removal_effect(model, train, test, **settings):
@@ -99,6 +104,7 @@ def group_influence(model, train, test, groups, *, progress=False, **settings):
         for block, s in solved(risk, solve, risk.see(test), progress):
             for part in risk.score_chunks(members, len(s)):
                 scores = risk.scores(s, take(risk.train, members[part]))
+                finite(scores.T, "the gradient of training point", members[part])
                 found[block] = found[block].index_add(1, of[part], scores)
             found[block] += (s @ risk.share())[:, None] * sizes
         return found.neg_()
@@ -114,7 +120,7 @@ def self_influence(model, train, *, indices=None, progress=False, **settings):
         if indices is not None:
             points = take(points, indices_of(indices, len(train), "indices").to(risk.theta.device))
         found = risk.theta.new_empty(len(points))
-        for block, s in solved(risk, solve, points, progress):
+        for block, s in solved(risk, solve, points, progress, what="training point"):
             part = take(points, block)
             for chunk in risk.gradient_chunks(part, len(s)):
                 g = risk.gradients(take(part, chunk)) + risk.share()
@@ -128,13 +134,14 @@ def parameter_influence(model, train, points=None, **settings):
     points: a Sample, by default the training sample. d counts the parameters in their order.
     """
     with problem(model, train, **settings) as (risk, solve):
-        points = risk.train if points is None else risk.see(points)
+        what = "training point" if points is None else "point"
+        points = risk.train if points is None else risk.see(points, what)
         found = risk.theta.new_empty(len(points), len(risk.theta))
         size = risk.block(len(points), 8)
         for start in range(0, len(points), size):
             block = slice(start, start + size)
-            g = finite(_gradients(risk, take(points, block)) + risk.share())
-            found[block] = -solve(g)
+            g = _gradients(risk, take(points, block)) + risk.share()
+            found[block] = -solve(finite(g, f"the gradient of {what}", range(start, len(points))))
         return found
 
 
@@ -144,14 +151,18 @@ def perturbation_influence(model, train, test, points=None, *, progress=False, *
     How the test loss changes as the point's input does, in every direction of it at once, without
     1/n (Koh and Liang 2017, section 2.2). points: a Sample, by default the training sample.
     """
-    points = train if points is None else points
     with problem(model, train, **settings) as (risk, solve):
+        what = "training point" if points is None else "point"
+        points = risk.fit(train if points is None else points, what)
+        if not points.x.is_floating_point():
+            raise ValueError(f"only floating-point inputs can be perturbed, got {points.x.dtype}")
         found = risk.theta.new_empty(len(test), *points.x.shape)
         for block, s in solved(risk, solve, risk.see(test), progress):
             for rows in risk.perturbation_chunks(s, points.x):
                 for part in risk.perturbation_chunks(points, points.x, len(s[rows])):
                     slope = risk.perturbations(s[rows], take(points, part))
                     found[block][rows, part] = -slope
+        finite(found.movedim(1, 0), f"the gradient of {what}")
         return found
 
 
@@ -164,30 +175,36 @@ def s_test(model, train, test, **settings):
 
 def scores(model, s, points, *, l2=0.0, parameters=None, memory=MEMORY):
     """-s_test' g of each point, `[n_test, n_points]`: influence from an `s_test` solved before."""
-    with frozen(model), torch.no_grad():
-        risk = _risk(model, points, l2, parameters, None, memory)
+    settings = {"l2": l2, "parameters": parameters, "memory": memory, "what": "point"}
+    with risk_in(model, points, **settings) as risk:
+        d = len(risk.theta)
+        if not (torch.is_tensor(s) and s.ndim == 2 and s.shape[1] == d):
+            got = list(s.shape) if torch.is_tensor(s) else type(s).__name__
+            raise ValueError(f"s must be what s_test gives, [m, {d}], got {got}")
+        s = as_given(s, "s must be finite: row", risk.theta)
         found = s.new_empty(len(s), len(points))
         for part in risk.score_chunks(risk.train, len(s)):
             found[:, part] = risk.scores(s, take(risk.train, part))
+        finite(found.T, "the gradient of point")
         return -(found + (s @ risk.share())[:, None])
 
 
 def gradients(model, sample, *, l2=0.0, parameters=None, chunk_size=None, memory=MEMORY):
     """The gradient of each example's loss + (l2 / 2) |theta|^2, `[s, d]`."""
-    with frozen(model), torch.no_grad():
-        risk = _risk(model, sample, l2, parameters, chunk_size, memory)
-        return _gradients(risk, risk.train) + risk.share()
+    settings = {"l2": l2, "parameters": parameters, "chunk_size": chunk_size, "memory": memory}
+    with risk_in(model, sample, what="point", **settings) as risk:
+        return finite(_gradients(risk, risk.train), "the gradient of point") + risk.share()
 
 
 def gradient_norms(model, sample, parameters=None, chunk_size=None, memory=MEMORY):
     """The norm of each example's loss gradient with respect to the parameters, `[s]`."""
-    with frozen(model), torch.no_grad():
-        risk = _risk(model, sample, 0.0, parameters, chunk_size, memory)
+    settings = {"parameters": parameters, "chunk_size": chunk_size, "memory": memory}
+    with risk_in(model, sample, what="point", **settings) as risk:
         norms = [
             risk.gradients(take(risk.train, part)).norm(dim=1)
             for part in risk.gradient_chunks(risk.train)
         ]
-        return torch.cat(norms) if norms else risk.theta.new_empty(0)
+        return finite(torch.cat(norms)[:, None], "the gradient of point")[:, 0]
 
 
 def smallest_eigenvalue(
@@ -197,10 +214,8 @@ def smallest_eigenvalue(
 
     Exact where H is dense; else Lanczos's bound from below, from products alone.
     """
-    with frozen(model), torch.no_grad():
-        risk = risk_of(
-            model, train, l2=l2, parameters=parameters, curvature=curvature, memory=memory
-        )
+    settings = {"l2": l2, "parameters": parameters, "curvature": curvature, "memory": memory}
+    with risk_in(model, train, **settings) as risk:
         if isinstance(risk, LinearRisk) and len(risk.theta) <= DENSE:
             return torch.linalg.eigvalsh(risk.hessian())[0].item()
         return lanczos(risk.products, risk.theta, "SA")
@@ -223,12 +238,11 @@ def problem(
 ):
     """The Risk of a training sample, and the function that solves with its H + damping I."""
     checks.one_of(method, METHODS, "method")
-    checks.radius(damping, "damping")
-    with frozen(model), torch.no_grad():
-        risk = risk_of(
-            model, train, l2=l2, parameters=parameters, curvature=curvature, memory=memory,
-            chunk_size=chunk_size,
-        )  # fmt: skip
+    damping = checks.radius(damping, "damping")
+    with risk_in(
+        model, train, l2=l2, parameters=parameters, curvature=curvature, memory=memory,
+        chunk_size=chunk_size,
+    ) as risk:  # fmt: skip
         solve = prepare(SOLVERS[method], method, risk, damping, solver)
         if report is None:
             yield risk, solve
@@ -245,12 +259,6 @@ def problem(
         yield risk, reported
 
 
-def _risk(model, sample, l2, parameters, chunk_size, memory):
-    return risk_of(
-        model, sample, l2=l2, parameters=parameters, chunk_size=chunk_size, memory=memory
-    )
-
-
 def _gradients(risk, sample):
     rows = [risk.gradients(take(sample, part)) for part in risk.gradient_chunks(sample)]
     return torch.cat(rows) if rows else risk.theta.new_empty(0, len(risk.theta))
@@ -258,6 +266,8 @@ def _gradients(risk, sample):
 
 def indices_of(values, n, what):
     """Indices of training points as int64; ValueError if empty, out of range or repeated."""
+    if not n:
+        raise ValueError("the sample of training points holds no example")
     values = torch.as_tensor(values)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{what} must hold at least one index of a training point")

@@ -5,6 +5,9 @@ R(theta) = mean of the training losses + (l2 / 2) |theta|^2, the loss the cross-
 in chunks that a budget of memory holds.
 """
 
+import math
+from numbers import Integral, Real
+
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, jvp, vmap
@@ -18,6 +21,82 @@ def take(sample, index):
     return type(sample)(*(tree_map(lambda t: t[index], part) for part in (sample.x, sample.y)))
 
 
+def finite(rows, what, places=None):
+    """`rows` `[s, ...]`; ValueError that names the first example whose row is not finite.
+
+    places: the number of each row's example where it is not the row's own.
+    """
+    if rows.isfinite().all():
+        return rows
+    row = (~rows.isfinite().flatten(1).all(1)).nonzero()[0, 0].item()
+    raise ValueError(f"{what} {row if places is None else int(places[row])} is not finite")
+
+
+def whole(value, what, least=1):
+    """An integer setting, NumPy's as well as Python's."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} must be an integer >= {least}, got {value!r}")
+    return int(value)
+
+
+def positive(value, what):
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{what} must be a finite number > 0, got {value!r}")
+    return float(value)
+
+
+def share_of_one(value, what):
+    """A setting between 0 and 1, neither of them one."""
+    if not isinstance(value, Real) or not 0 < value < 1:
+        raise ValueError(f"{what} must be a number > 0 and < 1, got {value!r}")
+    return float(value)
+
+
+def fitting(sample, what, classes, like):
+    """The sample in the precision of `like`; a ValueError says what does not fit.
+
+    y must be float `[s, classes]`. That of a "training point" must be probabilities, for the
+    curvature is theirs; elsewhere the loss is linear in y, and rows may be any weights.
+    """
+    x, y = sample.x, sample.y
+    if not (torch.is_tensor(y) and y.is_floating_point() and y.shape == (len(x), classes)):
+        got = f"{y.dtype} {list(y.shape)}" if torch.is_tensor(y) else type(y).__name__
+        raise ValueError(
+            f"labels must be float [{len(x)}, {classes}], one row of class probabilities for each "
+            f"{what}, got {got}"
+        )
+    x, label = as_given(x, f"the input of {what}", like), f"the label of {what}"
+    rounding = max(1e-4, classes * torch.finfo(y.dtype).eps)
+    y = as_given(y, label, like)
+    wrong = (y < 0).any(1) | ((y.sum(1) - 1).abs() > rounding)
+    if what == "training point" and wrong.any():
+        row = wrong.nonzero()[0, 0].item()
+        raise ValueError(
+            f"{label} {row} must be class probabilities, >= 0 with sum 1, got "
+            f"{[round(value, 4) for value in y[row].tolist()]}"
+        )
+    return type(sample)(x, y)
+
+
+def as_given(t, what, like):
+    """A tensor in the precision of `like`, made in no inference mode; refused if not finite."""
+    if not torch.is_tensor(t):
+        raise ValueError(f"{what}s must be a tensor, got {type(t).__name__}")
+    if t.is_floating_point():
+        t = finite(t, what).to(like.dtype)
+    return t.clone() if t.is_inference() else t
+
+
+def count_classes(outputs):
+    """k of the outputs for one example; ValueError if they are not logits `[1, k]`, k >= 2."""
+    if torch.is_tensor(outputs) and outputs.ndim == 2 and len(outputs) == 1 < outputs.shape[1]:
+        return outputs.shape[1]
+    got = list(outputs.shape) if torch.is_tensor(outputs) else type(outputs).__name__
+    raise ValueError(
+        f"the network must give logits [s, k] of at least 2 classes, got {got} for one example"
+    )
+
+
 class Risk:
     """The training risk in `theta` `[d]`; gradients and products are by automatic differentiation.
 
@@ -25,19 +104,31 @@ class Risk:
     """
 
     batch = 200  # at most, of examples at once on a CPU: what its caches hold
+    classes = None  # of the network's outputs, once they are known
     graph = 6  # bytes that a graph for products takes, by those that a forward pass saves
 
-    def __init__(self, model, train, chosen, l2, curvature, memory, chunk_size):
-        self.model, self.train, self.l2, self.n = model, train, l2, len(train)
+    def __init__(
+        self, model, train, chosen, l2, curvature, memory, chunk_size, what="training point"
+    ):
+        self.model, self.l2, self.n, self.what = model, l2, len(train), what
         self.curvature, self.memory, self.chunk_size = curvature, memory, chunk_size
         self.shapes = {name: value.shape for name, value in chosen.items()}
         self.theta = torch.cat([value.flatten() for value in chosen.values()])
         self.row = self.theta.numel() * self.theta.element_size()  # bytes of a vector
-        self.one, self._saved = take(train, slice(0, 1)), None
+        self.train = self.fit(train, what)
+        self.one, self._saved = take(self.train, slice(0, 1)), None
 
-    def see(self, sample):
-        """The sample as `gradients`, `scores` and `products` take it."""
-        return sample
+    def fit(self, sample, what):
+        """The sample as the risk's functions can take it; ValueError says what does not fit."""
+        if self.classes is None:
+            first = as_given(sample.x[:1], f"the input of {what}", self.theta)
+            with torch.no_grad():
+                self.classes = count_classes(self.network(self.theta, first))
+        return fitting(sample, what, self.classes, self.theta)
+
+    def see(self, sample, what="test point"):
+        """The sample, `what` its examples are called, as `gradients` and `scores` take it."""
+        return self.fit(sample, what)
 
     # -------------------------------------------------------------------------- the functions
 
@@ -47,7 +138,8 @@ class Risk:
         return {name: part.view(shape) for (name, shape), part in pairs}
 
     def network(self, theta, x):
-        return functional_call(self.model, self.named(theta), (x,))
+        # A copy: a network may change its input where it lies, and it is the caller's.
+        return functional_call(self.model, self.named(theta), (x.clone(),))
 
     outputs = network  # of a sample that was seen
 
@@ -145,6 +237,12 @@ class Risk:
         over = vmap(vmap(grad(slope, argnums=1), in_dims=(None, 0, 0)), in_dims=(0, None, None))
         return over(vectors, sample.x, sample.y)
 
+    def check_gradients(self):
+        """ValueError that names the first training point whose gradient is not finite."""
+        for part in self.gradient_chunks(self.train):
+            places = range(part.start, part.stop)
+            finite(self.gradients(take(self.train, part)), f"the gradient of {self.what}", places)
+
     # -------------------------------------------------------------------------- curvature
 
     def products(self, vectors, sample=None):
@@ -161,7 +259,14 @@ class Risk:
                 product = self._linearised(part)
                 for row, vector in zip(total, vectors, strict=True):
                     row += product(vector)
-        return total / len(sample) + self.share_products(vectors)
+        return self.curved(total / len(sample) + self.share_products(vectors))
+
+    def curved(self, values):
+        """What was made of the curvature; a ValueError names the point that makes it not finite."""
+        if values.isfinite().all():
+            return values
+        self.check_gradients()
+        raise ValueError("the curvature of the training risk is not finite")
 
     def _linearised(self, part):
         theta = self.theta.clone().requires_grad_()
@@ -199,7 +304,7 @@ class Risk:
         dense = torch.eye(d, dtype=self.theta.dtype, device=self.theta.device)
         for start in range(0, d, 256):
             dense[start : start + 256] = self.products(dense[start : start + 256])
-        return (dense + dense.T) / 2
+        return self.curved((dense + dense.T) / 2)
 
     def curvature_rows(self, rank):
         """At most `rank` rows r whose sum of r r' is near the Gauss-Newton matrix, `[rank, d]`.
@@ -210,6 +315,7 @@ class Risk:
         x, y = self.train.x, self.train.y
         passes = self.chunks(self.train, self.saved(), what="one example's forward pass")
         q = torch.cat([self.outputs(self.theta, x[part]) for part in passes]).softmax(1)
+        finite(q, f"the network's output at {self.what}")
         top, directions = largest_directions(q, y, rank)
         rows = q.new_empty(len(top), len(self.theta))
 

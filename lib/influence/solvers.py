@@ -11,8 +11,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from tqdm.auto import tqdm
 
-from lib import checks
-from lib.influence.risk import take
+from lib.influence.risk import finite, positive, share_of_one, take, whole
 
 RANK = 512  # directions of the preconditioner: more did not save an iteration
 DENSE = 3000  # parameters up to which the eigenvalues of a dense matrix are the quickest
@@ -21,11 +20,12 @@ DENSE = 3000  # parameters up to which the eigenvalues of a dense matrix are the
 class NotPositiveDefinite(ValueError):
     """The Hessian has a direction of negative or no curvature: influence is not defined there."""
 
-    def __init__(self, smallest, damping):
+    def __init__(self, smallest, damping, resolved=0.0):
+        """resolved: what is not above it can't be told from zero, in the precision of H."""
+        above = 1.005 * (damping - smallest) if smallest < -resolved else damping + 2 * resolved
         super().__init__(
             f"H + damping I is not positive definite: its smallest eigenvalue is {smallest:.3g}; a "
-            f"damping above {1.005 * (damping - smallest):.3g} makes it so, at the price of "
-            "another H"
+            f"damping above {above:.3g} makes it so, at the price of another H"
         )
         self.smallest = smallest
 
@@ -35,14 +35,22 @@ def exact(risk, damping):
     dense = risk.hessian()
     dense.diagonal().add_(damping)
     factor, info = torch.linalg.cholesky_ex(dense)
-    if info:
-        raise NotPositiveDefinite(torch.linalg.eigvalsh(dense)[0].item(), damping)
+    pivots = factor.diagonal().square()
+    if info or pivots.min() <= resolution(pivots):
+        values = torch.linalg.eigvalsh(dense)
+        raise NotPositiveDefinite(values[0].item(), damping, resolution(values))
     return lambda right: torch.cholesky_solve(right.T, factor).T
+
+
+def resolution(values):
+    """What can't be told from zero beside the largest of a matrix's eigenvalues, or pivots."""
+    return 4 * values.numel() ** 0.5 * torch.finfo(values.dtype).eps * values.max().item()
 
 
 def cg(risk, damping, tolerance=1e-8, iterations=1000, rank=RANK):
     """Conjugate gradients, preconditioned by the largest `rank` directions of Gauss-Newton."""
-    precondition = gauss_newton_inverse(risk, damping, rank)
+    tolerance, iterations = share_of_one(tolerance, "tolerance"), whole(iterations, "iterations")
+    precondition = gauss_newton_inverse(risk, damping, whole(rank, "rank", 0))
 
     def solve(right):
         def product(v):
@@ -88,8 +96,9 @@ def conjugate_gradients(
     Raises NotPositiveDefinite when it meets negative curvature, naming the smallest eigenvalue,
     and ValueError when a residual is still above `tolerance` after `iterations`.
     """
+    tolerance, iterations = share_of_one(tolerance, "tolerance"), whole(iterations, "iterations")
     precondition = precondition or (lambda v: v)
-    solution, residual = torch.zeros_like(right), right.clone()
+    solution, residual = torch.zeros_like(right), finite(right, "right side").clone()
     size = right.norm(dim=1)
     active = size > 0
     directions = images = factor = None
@@ -120,15 +129,19 @@ def conjugate_gradients(
     )
 
 
-def lissa(risk, damping, depth=2000, repeat=1, scale=None, batch_size=100, generator=None):
+def lissa(risk, damping, depth=2000, repeat=1, scale=None, batch_size=100, generator=None,
+          tolerance=0.2):  # fmt: skip
     """The Neumann series of stochastic products (Agarwal et al. 2017; Koh and Liang 2017).
 
     s <- g + s - (H_b + damping I) s / scale over `depth` batches drawn with replacement, then
     s / scale, averaged over `repeat` runs. scale must exceed the largest eigenvalue of the batches'
     H + damping I; by default it is twice that of a few power iterations on batches.
+
+    Raises ValueError where it diverges, or ends at a relative residual above `tolerance`: about
+    what its scores are off by.
     """
-    for name, value in (("depth", depth), ("repeat", repeat), ("batch_size", batch_size)):
-        checks.count(value, name)
+    depth, repeat = whole(depth, "depth"), whole(repeat, "repeat")
+    batch_size, tolerance = whole(batch_size, "batch_size"), share_of_one(tolerance, "tolerance")
     generator = generator or torch.Generator(risk.theta.device).manual_seed(0)
 
     def batch():
@@ -136,8 +149,7 @@ def lissa(risk, damping, depth=2000, repeat=1, scale=None, batch_size=100, gener
         return take(risk.train, chosen)
 
     scale = 2 * _largest(risk, batch) + damping if scale is None else scale
-    if not scale > 0:
-        raise ValueError(f"scale must be a number > 0, got {scale!r}")
+    scale = positive(scale, "scale")
 
     def solve(right):
         size, total = right.norm(dim=1), torch.zeros_like(right)
@@ -149,8 +161,15 @@ def lissa(risk, damping, depth=2000, repeat=1, scale=None, batch_size=100, gener
                     raise _diverged(scale, damping)
             total += s
         s = total / (repeat * scale)
-        if not (relative_residual(risk, damping, s, right) < 1):
+        residual = relative_residual(risk, damping, s, right)
+        if not residual < 1:
             raise _diverged(scale, damping)
+        if residual > tolerance:
+            raise ValueError(
+                f"LiSSA stopped at a relative residual of {residual:.2g}, above "
+                f"tolerance={tolerance:g}: with scale={scale:.3g} it needs more depth, or, where "
+                "noise is what is left, repeat or batch_size"
+            )
         return s
 
     return solve
@@ -177,10 +196,13 @@ def arnoldi(risk, damping, rank=100, iterations=200, generator=None):
     """H on the span of its `rank` largest eigenvectors (Schioppa et al. 2022); g's rest is dropped.
 
     They are those of `iterations` steps of Lanczos, with full reorthogonalisation, from a random
-    vector.
+    vector. Raises NotPositiveDefinite where these steps meet a direction that H + damping I has no
+    positive curvature in, whether it would be kept or not.
     """
-    checks.count(rank, "rank")
-    count = min(checks.count(iterations, "iterations"), len(risk.theta))
+    rank, iterations = whole(rank, "rank"), whole(iterations, "iterations")
+    if rank > iterations:
+        raise ValueError(f"rank={rank} needs as many iterations at least, got {iterations=}")
+    count = min(iterations, len(risk.theta))
     if (count + 2) * risk.row > risk.memory:
         raise ValueError(
             f"memory={risk.memory} bytes do not hold {count} iterations of method 'arnoldi': "
@@ -188,9 +210,10 @@ def arnoldi(risk, damping, rank=100, iterations=200, generator=None):
         )
     basis, inner = _krylov(risk.products, risk.theta, count, generator)
     values, vectors = torch.linalg.eigh(inner)
-    keep = values[-min(rank, len(values)) :] + damping
-    if keep[0] <= 0:
-        raise NotPositiveDefinite(keep[0].item(), damping)
+    values = values + damping
+    if values[0] <= resolution(values):
+        raise NotPositiveDefinite(values[0].item(), damping, resolution(values))
+    keep = values[-min(rank, len(values)) :]
     kept = vectors[:, -len(keep) :].T @ basis
     return lambda right: (right @ kept.T / keep) @ kept
 
@@ -220,7 +243,7 @@ def identity(risk, damping):
 SOLVERS = {f.__name__: f for f in (exact, cg, lissa, arnoldi, identity)}
 
 
-def influences(risk, solve, test, points, progress=False):
+def influences(risk, solve, test, points, progress=False, what="training point"):
     """I_up,loss `[n_test, n_points]` = -s_test' g of samples that the risk has seen.
 
     Streamed: a block of test points is solved for, then met with the points chunk by chunk.
@@ -231,10 +254,11 @@ def influences(risk, solve, test, points, progress=False):
         for part in risk.score_chunks(points, len(s)):
             found[block, part] = risk.scores(s, take(points, part))
         found[block] += (s @ share)[:, None]
+    finite(found.T, f"the gradient of {what}")
     return found.neg_()
 
 
-def solved(risk, solve, sample, progress=False, copies=8):
+def solved(risk, solve, sample, progress=False, copies=8, what="test point"):
     """For each block of test points that memory holds: its indices and (H + damping I)^-1 g."""
     size = risk.block(len(sample), copies)
     blocks = [slice(i, min(i + size, len(sample))) for i in range(0, len(sample), size)]
@@ -244,13 +268,8 @@ def solved(risk, solve, sample, progress=False, copies=8):
             risk.gradients(take(part, chunk), test=True)
             for chunk in risk.gradient_chunks(part, len(part))
         ]
-        yield block, solve(finite(torch.cat(rows)))
-
-
-def finite(gradients):
-    if not gradients.isfinite().all():
-        raise ValueError("a gradient is not finite: is the network's output, or its input, NaN?")
-    return gradients
+        places = range(block.start, block.stop)
+        yield block, solve(finite(torch.cat(rows), f"the gradient of {what}", places))
 
 
 def prepare(function, method, risk, damping, settings):

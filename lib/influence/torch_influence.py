@@ -14,11 +14,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib import checks
-from lib.attacks.threat import frozen
 from lib.augmentation.algebra import Sample
-from lib.influence.last_layer import CURVATURES, LinearRisk, chosen_parameters
-from lib.influence.risk import MEMORY, Risk
-from lib.influence.solvers import SOLVERS, influences, prepare
+from lib.influence.last_layer import CURVATURES, LinearRisk, chosen_parameters, plain
+from lib.influence.risk import MEMORY, Risk, as_given, positive, share_of_one, whole
+from lib.influence.solvers import SOLVERS, influences, prepare, relative_residual
 
 # -------------------------------------------------------------------------- its solvers
 
@@ -27,18 +26,22 @@ def direct(risk, damping, batch_size=200):
     """Its AutogradInfluenceModule: the dense inverse Hessian."""
     if risk.curvature != "hessian":
         raise ValueError("method 'torch-influence-direct' has curvature='hessian' only")
-    return _solver(risk, "AutogradInfluenceModule", batch_size, damp=damping, check_eigvals=True)
+    return _solver(risk, damping, "AutogradInfluenceModule", batch_size, 1e-3, check_eigvals=True)
 
 
 def cg(risk, damping, tolerance=1e-8, iterations=1000, batch_size=200):
     """Its CGInfluenceModule: scipy's conjugate gradients, one right side after the other."""
-    return _solver(risk, "CGInfluenceModule", batch_size, damp=damping, rtol=tolerance,
+    tolerance, iterations = share_of_one(tolerance, "tolerance"), whole(iterations, "iterations")
+    bound = max(10 * tolerance, 1e3 * torch.finfo(risk.theta.dtype).eps)  # it rounds as it goes
+    return _solver(risk, damping, "CGInfluenceModule", batch_size, bound, rtol=tolerance,
                    maxiter=iterations, gnh=risk.curvature != "hessian")  # fmt: skip
 
 
-def lissa(risk, damping, depth=2000, repeat=1, scale=10.0, batch_size=100):
+def lissa(risk, damping, depth=2000, repeat=1, scale=10.0, batch_size=100, tolerance=0.2):
     """Its LiSSAInfluenceModule, whose batches draw from torch's own generator."""
-    return _solver(risk, "LiSSAInfluenceModule", batch_size, damp=damping, depth=depth,
+    tolerance, scale = share_of_one(tolerance, "tolerance"), positive(scale, "scale")
+    depth, repeat = whole(depth, "depth"), whole(repeat, "repeat")
+    return _solver(risk, damping, "LiSSAInfluenceModule", batch_size, tolerance, depth=depth,
                    repeat=repeat, scale=scale, gnh=risk.curvature != "hessian")  # fmt: skip
 
 
@@ -46,7 +49,10 @@ METHODS = {"torch-influence-direct": direct, "torch-influence-cg": cg,
            "torch-influence-lissa": lissa}  # fmt: skip
 
 
-def _solver(risk, kind, batch_size, **settings):
+def _solver(risk, damping, kind, batch_size, bound, **settings):
+    """Solve by a module of its; ValueError where it ends at a relative residual above `bound`."""
+    batch_size = whole(batch_size, "batch_size")
+    risk.check_gradients()
     try:
         import torch_influence
     except ImportError as error:
@@ -85,7 +91,7 @@ def _solver(risk, kind, batch_size, **settings):
         try:
             module = getattr(torch_influence, kind)(
                 model=model, objective=CrossEntropy(), train_loader=loader, test_loader=loader,
-                device=risk.theta.device, **settings,
+                device=risk.theta.device, damp=damping, **settings,
             )  # fmt: skip
         except ValueError:
             raise ValueError(
@@ -98,6 +104,12 @@ def _solver(risk, kind, batch_size, **settings):
             found = [module.inverse_hvp(row[order].contiguous()) for row in right]
         solved = torch.empty_like(right)
         solved[:, order] = torch.stack(found).to(right).detach()
+        residual = relative_residual(risk, damping, solved, right)
+        if not residual <= bound:
+            raise ValueError(
+                f"torch-influence's {kind} ended at a relative residual of {residual:.2g}, above "
+                f"{bound:.2g}: its settings do not solve this problem"
+            )
         return solved
 
     return solve
@@ -130,13 +142,13 @@ def from_objective(
     """
     checks.one_of(method, SOLVERS, "method")
     checks.one_of(curvature, CURVATURES, "curvature")
-    checks.radius(damping, "damping")
+    damping, memory = checks.radius(damping, "damping"), whole(memory, "memory")
     train, test = _joined(train_batches, "train"), _joined(test_batches, "test")
-    chosen = chosen_parameters(model, parameters)
-    with frozen(model), torch.no_grad():
+    chosen = chosen_parameters(model, parameters) if isinstance(model, nn.Module) else {}
+    with plain(model):
         risk = ObjectiveRisk(objective, model, train, chosen, curvature, memory)
         solve = prepare(SOLVERS[method], method, risk, damping, solver)
-        return influences(risk, solve, test, train, progress)
+        return influences(risk, solve, risk.see(test), risk.train, progress)
 
 
 class Batches(Sample):
@@ -150,8 +162,15 @@ def _joined(batches, what):
     batches = list(batches)
     if not batches:
         raise ValueError(f"{what}_batches must hold at least one batch, got none")
-    whole = tree_map(lambda *parts: torch.cat(parts), *batches)
-    return Batches(whole, whole)
+    joined = tree_map(lambda *parts: torch.cat(parts), *batches)
+    if not (leaves := tree_leaves(joined)) or len({len(leaf) for leaf in leaves}) > 1:
+        raise ValueError(
+            f"the tensors of {what}_batches must hold as many examples each, got "
+            f"{[list(leaf.shape) for leaf in leaves]}"
+        )
+    if not len(leaves[0]):
+        raise ValueError(f"{what}_batches must hold at least one example, got none")
+    return Batches(joined, joined)
 
 
 class _Functions(nn.Module):
@@ -176,19 +195,27 @@ class ObjectiveRisk(Risk):
         super().__init__(functions, train, chosen, 0.0, curvature, memory, None)
         self.objective = objective
 
+    def fit(self, sample, what):
+        fit = tree_map(lambda t: as_given(t, f"the input of {what}", self.theta), sample.x)
+        return Batches(fit, fit)
+
     def network(self, theta, x):
-        return functional_call(self.model, self.named(theta), (None, x))
+        outputs = functional_call(self.model, self.named(theta), (None, tree_map(torch.clone, x)))
+        if not torch.is_tensor(outputs):
+            raise ValueError(f"train_outputs must give a tensor, got {type(outputs).__name__}")
+        return outputs
 
     outputs = network
 
     def loss(self, outputs, y):
         def one(output, batch):
-            batch = tree_map(lambda t: t[None], batch)
+            batch = tree_map(lambda t: t[None].clone(), batch)
             return self.objective.train_loss_on_outputs(outputs=output[None], batch=batch)
 
         return vmap(one)(outputs, y)
 
     def test_losses(self, theta, x, y):
+        x = tree_map(torch.clone, x)
         return functional_call(self.model, self.named(theta), (theta, x))[None]
 
     def curvature_rows(self, rank):

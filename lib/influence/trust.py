@@ -6,6 +6,7 @@ them: the linear datamodelling score of Ilyas et al. (2022) and Park et al. (202
 """
 
 import copy
+import math
 
 import numpy as np
 import torch
@@ -14,11 +15,9 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from lib import checks
-from lib.attacks.threat import frozen
-from lib.augmentation.algebra import Sample
 from lib.influence.functions import indices_of, removal_effect
-from lib.influence.last_layer import risk_of
-from lib.influence.risk import MEMORY, take
+from lib.influence.last_layer import risk_in
+from lib.influence.risk import MEMORY, positive, take, whole
 
 DOUBLE = torch.float64
 
@@ -44,19 +43,16 @@ def leave_one_out(
 
     Raises ValueError where the gradient of a risk stays longer than `tolerance` after `iterations`.
     """
-    checks.count(iterations, "iterations")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be a number > 0, got {tolerance!r}")
     indices = indices_of(indices, len(train), "indices")
-    model = copy.deepcopy(model).to(DOUBLE)
-    train, test = (Sample(s.x.to(DOUBLE), s.y.to(DOUBLE)) for s in (train, test))
-    with frozen(model), torch.no_grad():
-        risk = risk_of(model, train, l2=l2, parameters=parameters, memory=memory)
-        train, test = risk.train, risk.see(test)
+    if len(train) < 2:
+        raise ValueError("the one training point can't be left out: nothing would be left")
+    with risk_in(_doubled(model), train, l2=l2, parameters=parameters, memory=memory) as risk:
+        test = risk.see(test)
 
         def test_losses(theta):
             parts = (take(test, part) for part in risk.gradient_chunks(test))
-            return torch.cat([risk.losses(theta, part.x, part.y) for part in parts])
+            losses = [risk.losses(theta, part.x, part.y) for part in parts]
+            return torch.cat(losses) if losses else theta.new_empty(0)
 
         everyone = torch.ones(risk.n, dtype=DOUBLE, device=risk.theta.device)
         theta = _minimum(risk, everyone, risk.theta, tolerance, iterations, "of all points")
@@ -78,15 +74,18 @@ def minimised(model, train, *, l2=0.0, tolerance=1e-8, iterations=10_000):
 
     Raises ValueError where the gradient stays longer than `tolerance` after `iterations`.
     """
-    model = copy.deepcopy(model).to(DOUBLE)
-    train = Sample(train.x.to(DOUBLE), train.y.to(DOUBLE))
-    with frozen(model), torch.no_grad():
-        risk = risk_of(model, train, l2=l2)
+    model = _doubled(model)
+    with risk_in(model, train, l2=l2) as risk:
         everyone = torch.ones(risk.n, dtype=DOUBLE, device=risk.theta.device)
         theta = _minimum(risk, everyone, risk.theta, tolerance, iterations, "on all points")
         for name, value in risk.named(theta).items():
             model.get_parameter(name).copy_(value)
     return model
+
+
+def _doubled(model):
+    with torch.inference_mode(False):
+        return copy.deepcopy(model).to(DOUBLE) if isinstance(model, torch.nn.Module) else model
 
 
 def _whitening(risk):
@@ -99,6 +98,7 @@ def _whitening(risk):
 
 def _minimum(risk, weights, theta, tolerance, iterations, where, factor=None):
     """argmin of the weighted mean of the losses + (l2 / 2) |theta|^2, from `theta`."""
+    tolerance, iterations = positive(tolerance, "tolerance"), whole(iterations, "iterations")
     like, total = theta, weights.sum()
     chunks = risk.gradient_chunks(risk.train)
 
@@ -149,8 +149,19 @@ def correlation(predicted, actual):
 
     Missing (NaN) where either side is constant.
     """
+    if predicted.ndim != 2 or predicted.shape != actual.shape:
+        raise ValueError(
+            f"predicted and actual must both be [n_test, n], got {list(predicted.shape)} and "
+            f"{list(actual.shape)}"
+        )
     left, right = (side - side.mean(1, keepdim=True) for side in (predicted, actual))
-    return (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1))
+    constant = _constant(predicted) | _constant(actual)
+    found = (left * right).sum(1) / (left.norm(dim=1) * right.norm(dim=1))
+    return found.masked_fill(constant, math.nan)
+
+
+def _constant(side):
+    return (side == side[:, :1]).all(1)
 
 
 def rank_correlation(predicted, actual):
@@ -168,6 +179,7 @@ def agreement(model, train, test, *, l2, hardest=5, most=15, tolerance=1e-6):
     `most` training points of largest predicted effect, left out one by one. model: at a minimum of
     its risk in all its parameters, as `minimised` gives it. ValueError as `leave_one_out`.
     """
+    hardest, most = whole(hardest, "hardest"), whole(most, "most", 2)
     losses = _losses(model, test)
     test = take(test, losses.argsort(descending=True)[:hardest])
     predicted = removal_effect(model, train, test, method="exact", l2=l2)
@@ -179,8 +191,8 @@ def agreement(model, train, test, *, l2, hardest=5, most=15, tolerance=1e-6):
 
 def _losses(model, test):
     """The loss of each test point, in eval mode."""
-    with frozen(model), torch.no_grad():
-        risk = risk_of(model, test)
+    every = [name for name, _ in model.named_parameters()]  # its losses need none to be trained
+    with risk_in(model, test, parameters=every, what="test point") as risk:
         parts = (take(risk.train, part) for part in risk.gradient_chunks(risk.train))
         return torch.cat([risk.losses(risk.theta, part.x, part.y) for part in parts])
 
@@ -193,6 +205,8 @@ def linear_datamodelling_score(predicted, masks, outcomes):
     `[subsets, n_test]`, what a model that was trained on each subset gives at the test points: its
     test losses for `influence`. Missing (NaN) where either side is constant.
     """
+    if predicted.ndim != 2:
+        raise ValueError(f"predicted must be [n_test, n_train], got {list(predicted.shape)}")
     if masks.dtype != torch.bool or masks.ndim != 2 or masks.shape[1] != predicted.shape[1]:
         raise ValueError(
             f"masks must be bool [subsets, {predicted.shape[1]}], got "
@@ -213,7 +227,7 @@ def retrained_on_subsets(fit, train, test, subsets, *, generator, share=0.5, pro
     fit: a callable, Sample -> model. Returns masks, bool `[subsets, n_train]` with `share` of the
     points in each (half by default), and test losses `[subsets, n_test]`, in eval mode.
     """
-    checks.count(subsets, "subsets")
+    subsets = whole(subsets, "subsets")
     size = round(checks.probability(share) * len(train))
     if not 0 < size < len(train):
         raise ValueError(f"share={share!r} of {len(train)} points leaves no proper subset")

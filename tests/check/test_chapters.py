@@ -46,7 +46,7 @@ def test_nothing_is_to_do_when_nothing_has_changed(built):
 
 
 def test_a_new_date_is_no_change(built):
-    for name in ("notebooks/04_stress.py", "lib/charts.py", "results/digits/stress.parquet"):
+    for name in ("notebooks/04_stress.py", "lib/book/charts.py", "results/digits/stress.parquet"):
         (built / name).touch()
     assert planned(built) == set()
 

@@ -14,6 +14,7 @@ from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.func import functional_call, hessian
+from torch.nn.utils import prune
 
 from lib.augmentation.algebra import Sample
 from lib.influence.functions import (
@@ -27,6 +28,7 @@ from lib.influence.functions import (
     s_test,
     scores,
     self_influence,
+    smallest_eigenvalue,
 )
 from lib.influence.solvers import NotPositiveDefinite
 
@@ -550,3 +552,363 @@ def test_unknown_parameter(refuses):
 @pytest.mark.parametrize("method", ["exact", "identity"])
 def test_a_setting_that_the_method_does_not_have(method, refuses):
     refuses(lambda: influence(*regression(), method=method, l2=0.1, depth=3), "depth")
+
+
+# ------------------------------------------------------------------ samples that do not fit
+
+LISSA = {"method": "lissa", "depth": 30, "tolerance": 0.9}
+EVERY_METHOD = {
+    "exact": {}, "cg": {}, "identity": {}, "ekfac": {}, "lissa": LISSA, "arnoldi": {},
+}  # fmt: skip
+WHICH = pytest.mark.parametrize("parameters", [None, "last"], ids=["all", "last"])
+
+
+def calls(parameters=None, **extra):
+    """Public functions as functions of model, train, test: those of both samples, and of one.
+
+    All of them for the default method, those that solve for a named one, the first for ekfac.
+    """
+    p = {"parameters": parameters}
+    own = {**p, "damping": 2.0, "l2": 0.1, **extra}
+    both = [
+        lambda m, train, test: influence(m, train, test, **own),
+        lambda m, train, test: removal_effect(m, train, test, **own),
+        lambda m, train, test: group_influence(m, train, test, [[0, 5, 3], [2]], **own),
+        lambda m, train, test: s_test(m, train, test, **own),
+        lambda m, train, test: perturbation_influence(m, train, test, **own),
+        lambda m, train, test: parameter_influence(m, train, test, **own),
+        lambda m, train, test: influence(m, train, train, points=test, **own),
+        lambda m, train, test: perturbation_influence(m, train, train, test, **own),
+    ]
+    one = [
+        lambda m, train, test: self_influence(m, train, **own),
+        lambda m, train, test: parameter_influence(m, train, **own),
+        lambda m, train, test: gradients(m, train, **p),
+        lambda m, train, test: gradient_norms(m, train, **p),
+        lambda m, train, test: scores(
+            m, torch.ones(2, 43 if parameters is None else 18).double(), train, **p
+        ),
+        lambda m, train, test: torch.tensor(smallest_eigenvalue(m, train, **p)),
+    ]
+    if "method" in extra:
+        both, one = (both[:1], []) if extra["method"] == "ekfac" else (both[:6], one[:1])
+    return both, one
+
+
+MISFITS = {
+    "one row for all": lambda y: y[:1],
+    "a column": lambda y: y[:, :1],
+    "one number each": lambda y: y[:, 0],
+    "integers": lambda y: y.argmax(1),
+    "integer rows": lambda y: F.one_hot(y.argmax(1), 3),
+    "a class too many": lambda y: torch.cat([y, torch.zeros_like(y[:, :1])], 1),
+    "a list": lambda y: y.tolist(),
+}
+
+
+@WHICH
+@pytest.mark.parametrize("misfit", MISFITS.values(), ids=list(MISFITS))
+def test_labels_that_do_not_fit(misfit, parameters, refuses):
+    model, train, test = perceptron()
+    both, one = calls(parameters)
+    for call in both + one:
+        broken = Sample(train.x, misfit(train.y))
+        refuses(lambda call=call, s=broken: call(model, s, test), "labels", "[60, 3]")
+    for call in both:
+        broken = Sample(test.x, misfit(test.y))
+        refuses(lambda call=call, s=broken: call(model, train, s), "labels", "[7, 3]")
+
+
+@WHICH
+def test_labels_of_a_risk_that_are_no_probabilities(parameters, refuses):
+    model, train, test = perceptron()
+    both, one = calls(parameters)
+    for change in (lambda y: 2 * y, lambda y: y - torch.eye(3)[0], lambda y: y * 0):
+        y = train.y.clone()
+        y[4] = change(y[4])
+        for call in [*both, *one[:2]]:
+            refuses(
+                lambda call=call, y=y: call(model, Sample(train.x, y), test),
+                "training point 4", "probabilities",
+            )  # fmt: skip
+
+
+@WHICH
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_the_point_that_is_not_finite_is_named(method, value, parameters, refuses):
+    model, train, test = perceptron()
+    both, one = calls(parameters, **{"method": method, **EVERY_METHOD[method]})
+    for part in "xy":
+        broken = {}
+        for name, s, i in (("train", train, 5), ("test", test, 3)):
+            values = {"x": s.x.clone(), "y": s.y.clone()}
+            values[part][i, 1] = value
+            broken[name] = Sample(**values)
+        for call in both + one:
+            refuses(lambda call=call, s=broken: call(model, s["train"], test), "5", "not finite")
+        for call in both:
+            refuses(lambda call=call, s=broken: call(model, train, s["test"]), "3", "not finite")
+
+
+class Root(nn.Module):
+    """Finite outputs whose slope in the weights is not finite where the first input is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x).abs().sqrt()
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_a_gradient_that_is_not_finite_names_its_point(method, refuses):
+    model = randomise(Root())
+    with torch.no_grad():
+        model.layer.bias.zero_()
+    train, test = draw(60, 4), draw(7, 4, seed=50)
+    still = Sample(train.x.clone(), train.y)
+    still.x[5] = 0
+    settings = {"method": method, "damping": 50.0, **EVERY_METHOD[method]}
+    refuses(lambda: influence(model, still, test, **settings), "training point 5", "not finite")
+    refuses(lambda: influence(model, train, still, **settings), "test point 5", "not finite")
+
+
+def test_weights_that_are_not_finite(refuses):
+    model, train, test = perceptron()
+    with torch.no_grad():
+        model[2].bias[1] = math.nan
+    for call in (*calls()[0], *calls()[1], *calls("last")[0], *calls("last")[1]):
+        refuses(lambda call=call: call(model, train, test), "not", "finite", "parameters")
+
+
+# ------------------------------------------------------------------ layers that only look linear
+
+
+class Doubling(nn.Linear):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+def hooked():
+    layer = nn.Linear(5, 3)
+    layer.register_forward_pre_hook(lambda _, args: (2 * args[0],))
+    return layer
+
+
+LAYERS = {
+    "subclass": lambda: Doubling(5, 3),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(5, 3)),
+    "orthogonal": lambda: nn.utils.parametrizations.orthogonal(
+        nn.Linear(5, 3), use_trivialization=False
+    ),
+    "pruned": lambda: prune.l1_unstructured(nn.Linear(5, 3), "weight", 6),
+    "hook": hooked,
+}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=list(LAYERS))
+def test_a_last_layer_with_a_way_of_its_own(make, refuses):
+    """In the influence of its parameters, and where it is all there is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = make().double().eval()
+    for model in (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), layer).double(), layer):
+        width = 4 if model is not layer else 5
+        train, test = draw(60, width), draw(7, width, seed=50)
+        names = [n for n, _ in model.named_parameters() if model is layer or n[0] == "2"]
+        settings = {"damping": 0.5, "l2": 0.1}
+        expected, _ = dense(model, train, test, names, **settings)
+        for method in ("exact", "cg"):
+            value = influence(model, train, test, method=method, parameters="last", **settings)
+            assert torch.allclose(value, expected, atol=1e-6 * expected.abs().max())
+        refuses(
+            lambda model=model, s=train: influence(model, s, s, method="ekfac", parameters="last"),
+            "ekfac",
+        )  # fmt: skip
+
+
+# ------------------------------------------------------------------ networks that do not fit
+
+
+class Outputs(nn.Module):
+    def __init__(self, of):
+        super().__init__()
+        self.layer, self.of = nn.Linear(4, 3), of
+
+    def forward(self, x):
+        return self.of(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("of", "got"),
+    [
+        (lambda z: (z, z), "tuple"),
+        (lambda z: {"logits": z}, "dict"),
+        (lambda z: z[:, 0], "[1]"),
+        (lambda z: z[:, :1], "[1, 1]"),
+        (lambda z: z[:, :, None], "[1, 3, 1]"),
+        (lambda z: z.sum(0, keepdim=True).expand(2, 3), "[2, 3]"),
+    ],
+)
+def test_outputs_that_are_no_logits(of, got, refuses):
+    model = randomise(Outputs(of))
+    for call in (*calls()[0], *calls()[1]):
+        refuses(lambda call=call: call(model, draw(60, 4), draw(7, 4)), "logits [s, k]", got)
+
+
+def test_what_is_no_network(refuses):
+    for call in (*calls()[0], *calls()[1]):
+        refuses(lambda call=call: call(torch.tanh, draw(60, 4), draw(7, 4)), "nn.Module")
+
+
+class InPlace(nn.Sequential):
+    """Normalises its input where it lies."""
+
+    def forward(self, x):
+        return super().forward(x.sub_(0.3).mul_(2))
+
+
+@WHICH
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_a_network_that_changes_its_input_gets_a_copy(method, parameters):
+    model, train, test = perceptron()
+    careless = InPlace(*model)
+    shifted = [Sample((s.x - 0.3) * 2, s.y) for s in (train, test)]
+    kept = train.x.clone(), test.x.clone()
+    settings = {"method": method, **EVERY_METHOD[method]}
+    both, one = calls(parameters, **settings)
+    for call in both + one:
+        value, expected = call(careless, train, test), call(model, *shifted)
+        if value.shape[1:] == (60, 4) or value.shape[1:] == (7, 4):
+            expected = 2 * expected  # the slope in what is given
+        assert torch.equal(train.x, kept[0])
+        assert torch.equal(test.x, kept[1])
+        assert torch.allclose(value, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_frozen_parameters_are_not_among_all(refuses):
+    model, train, test = perceptron()
+    names = ["0.weight", "2.bias"]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    settings = {"damping": 0.5, "l2": 0.1, "method": "exact"}
+    expected, _ = dense(model, train, test, names, damping=0.5, l2=0.1)
+    found = influence(model, train, test, **settings)
+    assert torch.allclose(found, expected, atol=1e-9)
+    assert gradients(model, train).shape == (60, 23)
+    # Names say what they say, whether it is trained or not.
+    named = influence(model, train, test, parameters=["2.weight", "2.bias"], **settings)
+    model.requires_grad_(True)
+    assert torch.equal(influence(model, train, test, parameters="last", **settings), named)
+    model.requires_grad_(False)
+    refuses(lambda: influence(model, train, test, **settings), "requires_grad=False", "parameters")
+
+
+# ------------------------------------------------------------------ precisions and modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype, refuses):
+    model, train, test = perceptron()
+    halved = [Sample(s.x.to(dtype), s.y) for s in (train, test)]
+    for both in (*calls()[0], *calls("last")[0]):
+        refuses(lambda call=both: call(model.to(dtype), *halved), str(dtype), "single or double")
+    # Images in half precision are what they are: the network takes them in its own.
+    wide = [Sample(s.x.double(), s.y) for s in halved]
+    for parameters in (None, "last"):
+        both, one = calls(parameters)
+        for call in both + one:
+            assert torch.equal(call(model.double(), *halved), call(model, *wide))
+
+
+@WHICH
+def test_labels_are_taken_in_the_networks_precision(parameters):
+    model, train, test = perceptron()
+    hard = [Sample(s.x, F.one_hot(s.y.argmax(1), 3).double()) for s in (train, test)]
+    single = [Sample(s.x, s.y.float()) for s in hard]
+    for call in calls(parameters)[0]:
+        assert torch.equal(call(model, *single), call(model, *hard))
+
+
+@WHICH
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_in_inference_mode(method, parameters):
+    model, train, test = perceptron()
+    both, one = calls(parameters, **{"method": method, **EVERY_METHOD[method]})
+    for call in both + one:
+        expected = call(model, train, test)
+        with torch.inference_mode():
+            inside = [Sample(s.x + 0, s.y + 0) for s in (train, test)]
+            for given in ((train, test), inside):
+                assert torch.equal(call(model, *given), expected)
+        assert torch.equal(call(model, *inside), expected)
+
+
+def test_a_network_made_in_inference_mode(refuses):
+    with torch.inference_mode():
+        model = nn.Linear(4, 3).double()
+    refuses(lambda: influence(model, draw(60, 4), draw(7, 4), l2=0.1), "inference_mode")
+
+
+@WHICH
+def test_autocast_around_a_call_changes_nothing(parameters):
+    model, train, test = perceptron()
+    single = [Sample(s.x.float(), s.y.float()) for s in (train, test)]
+    for call in calls(parameters)[0]:
+        expected = call(model.float(), *single)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(call(model, *single), expected)
+
+
+# ------------------------------------------------------------------ sizes
+
+
+def test_empty_samples(refuses):
+    model, train, test = perceptron()
+    none = Sample(test.x[:0], test.y[:0])
+    for parameters in (None, "last"):
+        both, one = calls(parameters)
+        for call in both + one:
+            refuses(lambda call=call: call(model, none, test), "holds no example")
+        for call in both:
+            assert 0 in call(model, train, none).shape or call is both[2]
+
+
+def test_settings_may_be_numpys():
+    model, train, test = perceptron()
+    plain = influence(model, train, test, damping=2.0, chunk_size=9, rank=3, iterations=80)
+    theirs = influence(
+        model, train, test, damping=np.float64(2), chunk_size=np.int64(9), rank=np.int32(3),
+        iterations=np.int64(80), memory=np.int64(2**31),
+    )  # fmt: skip
+    assert torch.equal(plain, theirs)
+    small = np.float32(0.5)
+    assert torch.equal(
+        influence(model, train, test, method="exact", damping=small, l2=small),
+        influence(model, train, test, method="exact", damping=0.5, l2=0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(2, 42), "[m, 43]"),
+        (torch.ones(2, 60), "[m, 43]"),
+        (torch.ones(43), "[m, 43]"),
+        (torch.full((2, 43), math.nan), "not finite"),
+    ],
+)
+def test_solved_vectors_that_do_not_fit(value, said, refuses):
+    model, train, _ = perceptron()
+    refuses(lambda: scores(model, value.double(), train), "s must", said)
+
+
+def test_perturbation_of_integers(refuses):
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3)).double()
+    tokens = torch.arange(40).view(20, 2) % 9
+    train = Sample(tokens, draw(20, 1).y)
+    refuses(lambda: perturbation_influence(model, train, train, damping=5.0), "floating-point")
+    both = [influence(model, train, train, damping=5.0, parameters=p) for p in (None, "last")]
+    assert all(found.isfinite().all() for found in both)

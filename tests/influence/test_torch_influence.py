@@ -191,3 +191,95 @@ def test_without_the_package(refuses, monkeypatch):
         lambda: influence(*problem("regression"), method="torch-influence-cg"),
         "torch-influence", "requirements-influence.txt",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "torch-influence-cg", "iterations": 2, "damping": 0.0}, "residual"),
+        ({"method": "torch-influence-cg", "tolerance": float("nan")}, "tolerance"),
+        ({"method": "torch-influence-lissa", "depth": 5, "scale": 100.0}, "residual"),
+        ({"method": "torch-influence-lissa", "depth": 0}, "depth"),
+        ({"method": "torch-influence-lissa", "scale": float("nan")}, "scale"),
+        ({"method": "torch-influence-direct", "batch_size": 0}, "batch_size"),
+    ],
+)
+def test_its_settings_that_can_not_work(package, settings, said, refuses):
+    call = {"l2": L2, "damping": 0.5, **settings}
+    refuses(lambda: influence(*problem("regression"), **call), said)
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_example_of_a_batch_that_is_not_finite_is_named(value, refuses):
+    model, train, test = problem("perceptron")
+    for field in "xy":
+        broken = {}
+        for name, s in (("train", train), ("test", test)):
+            broken[name] = Sample(s.x.clone(), s.y.clone())
+            getattr(broken[name], field)[4, 1] = value
+        for sides in ((broken["train"], test), (train, broken["test"])):
+            refuses(
+                lambda sides=sides: from_objective(
+                    Objective(), model, *map(batches, sides), damping=0.5
+                ),
+                "point 4", "not finite",
+            )  # fmt: skip
+
+
+def test_batches_whose_tensors_hold_different_numbers_of_examples(refuses):
+    model, train, test = problem("perceptron")
+    one = [{"x": train.x, "y": train.y[:1]}]
+    none = [{"x": train.x[:0], "y": train.y[:0]}]
+    for bad, said in ((one, "[1, 3]"), (none, "at least one example")):
+        refuses(lambda bad=bad: from_objective(Objective(), model, bad, batches(test)), said)
+        refuses(lambda bad=bad: from_objective(Objective(), model, batches(train), bad), said)
+    refuses(
+        lambda: from_objective(Objective(), torch.tanh, batches(train), batches(test)), "nn.Module"
+    )
+
+
+class InPlace(Objective):
+    """Changes what it is given, of each of its functions, where it lies."""
+
+    def train_outputs(self, model, batch):
+        return model(batch["x"].sub_(0.3).mul_(2))
+
+    def train_loss_on_outputs(self, outputs, batch):
+        return F.cross_entropy(outputs, batch["y"].mul_(2))
+
+    def test_loss(self, model, params, batch):
+        return F.cross_entropy(model(batch["x"].sub_(0.3).mul_(2)), batch["y"].mul_(2))
+
+
+@pytest.mark.parametrize("method", ["exact", "cg"])
+def test_an_objective_that_changes_its_batch_gets_a_copy(method):
+    model, train, test = problem("perceptron")
+    one = [[{"x": s.x, "y": s.y}] for s in (train, test)]
+    kept = [(s.x.clone(), s.y.clone()) for s in (train, test)]
+    shifted = [Sample((s.x - 0.3) * 2, 2 * s.y) for s in (train, test)]
+    settings = {"method": method, "damping": 2.0}
+    found = from_objective(InPlace(), model, *one, **settings)
+    assert all(
+        torch.equal(s.x, x) and torch.equal(s.y, y)
+        for s, (x, y) in zip((train, test), kept, strict=True)
+    )
+    expected = from_objective(Objective(), model, *map(batches, shifted), **settings)
+    assert torch.allclose(found, expected, atol=1e-8)
+
+
+def test_an_objective_in_inference_mode_and_of_a_partly_frozen_network(refuses):
+    model, train, test = problem("perceptron")
+    sides = batches(train), batches(test)
+    expected = from_objective(Objective(), model, *sides, damping=0.5)
+    with torch.inference_mode():
+        inside = batches(Sample(train.x + 0, train.y + 0)), sides[1]
+        assert torch.equal(from_objective(Objective(), model, *inside, damping=0.5), expected)
+    last = {"damping": 0.5, "method": "exact"}
+    named = from_objective(Objective(), model, *sides, parameters="last", **last)
+    model[0].requires_grad_(False)
+    assert torch.equal(from_objective(Objective(), model, *sides, **last), named)
+    model.requires_grad_(False)
+    refuses(lambda: from_objective(Objective(), model, *sides), "requires_grad=False")

@@ -1,6 +1,7 @@
 """Retraining against scikit-learn, and the datamodelling score against its definition."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -213,3 +214,99 @@ def test_agreement_where_retraining_does_not_converge(digits, refuses):
     """No gradient in double precision gets so short."""
     model, train, test, *_ = digits
     refuses(lambda: agreement(model, train, test, l2=L2, tolerance=1e-30), "gradient", "1e-30")
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+def small():
+    x, y = load_digits(return_X_y=True)
+    model = nn.Linear(64, 10).double()
+    return model, sample(x[:40] / 16, y[:40]), sample(x[50:55] / 16, y[50:55])
+
+
+@pytest.mark.parametrize("tolerance", [math.nan, math.inf, 0, -1.0, "small"])
+def test_bad_tolerances(tolerance, refuses):
+    model, train, test = small()
+    said = "tolerance", repr(tolerance)
+    refuses(lambda: leave_one_out(model, train, test, [3], l2=L2, tolerance=tolerance), *said)
+    refuses(lambda: minimised(model, train, l2=L2, tolerance=tolerance), *said)
+    refuses(lambda: agreement(model, train, test, l2=L2, tolerance=tolerance), *said)
+
+
+@pytest.mark.parametrize("value", [0, -2, 1.5, None])
+def test_bad_counts(value, refuses):
+    model, train, test = small()
+    for name, call in (
+        ("iterations", lambda **k: leave_one_out(model, train, test, [3], l2=L2, **k)),
+        ("iterations", lambda **k: minimised(model, train, l2=L2, **k)),
+        ("hardest", lambda **k: agreement(model, train, test, l2=L2, **k)),
+        ("most", lambda **k: agreement(model, train, test, l2=L2, **k)),
+        ("subsets", lambda **k: retrained_on_subsets(
+            fit, train, test, generator=torch.Generator(), **k)),
+    ):  # fmt: skip
+        refuses(lambda call=call, name=name: call(**{name: value}), name, repr(value))
+
+
+def test_samples_that_do_not_fit_a_retraining(refuses):
+    model, train, test = small()
+    calls = [
+        lambda train, test: leave_one_out(model, train, test, [0], l2=L2),
+        lambda train, test: agreement(model, train, test, l2=L2, hardest=1, most=2),
+        lambda train, test: minimised(model, train, l2=L2),
+    ]
+    broken = Sample(train.x.clone(), train.y)
+    broken.x[3, 1] = math.nan
+    for call in calls:
+        refuses(lambda call=call: call(broken, test), "training point 3", "not finite")
+        refuses(lambda call=call: call(Sample(train.x, train.y[:1]), test), "labels", "[40, 10]")
+        refuses(lambda call=call: call(Sample(train.x, train.y[:, :1]), test), "labels")
+    for call in calls[:2]:
+        refuses(lambda call=call: call(train, broken), "test point 3", "not finite")
+        refuses(lambda call=call: call(train, Sample(test.x, test.y[:1])), "labels", "[5, 10]")
+    refuses(lambda: minimised(torch.tanh, train, l2=L2), "nn.Module")
+    one = Sample(train.x[:1], train.y[:1])
+    refuses(lambda: leave_one_out(model, one, test, [0], l2=L2), "nothing would be left")
+    none = Sample(test.x[:0], test.y[:0])
+    assert leave_one_out(model, train, none, [0, 1], l2=L2).shape == (0, 2)
+    refuses(lambda: agreement(model, train, none, l2=L2), "holds no example")
+
+
+def test_a_retraining_leaves_the_samples_of_a_careless_network_alone():
+    class Careless(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.mul_(2))
+
+    model, train, test = small()
+    careless = Careless(64, 10).double()
+    careless.load_state_dict(model.state_dict())
+    kept, doubled = train.x.clone(), [Sample(2 * s.x, s.y) for s in (train, test)]
+    found = leave_one_out(careless, train, test, [3, 8], l2=L2)
+    assert torch.equal(train.x, kept)
+    assert torch.allclose(found, leave_one_out(model, *doubled, [3, 8], l2=L2), atol=1e-7)
+
+
+def test_only_what_is_trained_is_trained_again():
+    model, train, test = small()
+    model.bias.requires_grad_(False)
+    frozen = leave_one_out(model, train, test, [3], l2=L2)
+    assert torch.equal(minimised(model, train, l2=L2).bias, model.bias)
+    named = leave_one_out(model, train, test, [3], l2=L2, parameters=["weight"])
+    assert torch.equal(frozen, named)
+
+
+def test_retraining_in_inference_mode():
+    model, train, test = small()
+    expected = leave_one_out(model, train, test, [3], l2=L2)
+    with torch.inference_mode():
+        assert torch.equal(leave_one_out(model, train, test, [3], l2=L2), expected)
+        assert torch.equal(minimised(model, train, l2=L2).weight,
+                           minimised(model, train, l2=L2).weight)  # fmt: skip
+
+
+def test_correlations_of_sides_that_do_not_fit(refuses):
+    one = torch.rand(4, 9).double()
+    for other in (one[:1], one[:, :1], one[0]):
+        refuses(lambda other=other: correlation(one, other), "[4, 9]")
+    refuses(lambda: linear_datamodelling_score(one[0], one > 0.5, one), "predicted", "[9]")
+    assert correlation(torch.full((1, 7), 0.1), torch.rand(1, 7)).isnan().all()
