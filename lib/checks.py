@@ -1,7 +1,7 @@
 """One-line errors for values that do not make sense, each naming the value and what is allowed."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 
@@ -31,21 +31,43 @@ def spread(value, what):
     return value
 
 
-def count(value, what):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} must be an integer >= 1, got {value!r}")
-    return value
+def count(value, what, least=1):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} must be an integer >= {least}, got {value!r}")
+    return int(value)
+
+
+def network(model):
+    """Only a module can be put into eval mode, and its parameters be left alone."""
+    if not isinstance(model, torch.nn.Module):
+        got = getattr(model, "__name__", None) or type(model).__name__
+        raise ValueError(f"the network must be a torch.nn.Module, got {got}")
+    return model
+
+
+def batch(x):
+    """`x` must be float32 or float64 `[s, c, h, w]`: half precision rounds an attack away."""
+    if not (torch.is_tensor(x) and x.dtype in (torch.float32, torch.float64) and x.ndim == 4):
+        got = f"{x.dtype} {list(x.shape)}" if torch.is_tensor(x) else type(x).__name__
+        raise ValueError(
+            f"images must be a floating-point tensor, float32 or float64 [s, c, h, w], got {got}"
+        )
+    return x
 
 
 def images(x):
-    """`x` must be floating point `[s, c, h, w]` with every value in [0, 1] (NaN is not)."""
-    if not (torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4):
-        got = f"{x.dtype} {list(x.shape)}" if torch.is_tensor(x) else type(x).__name__
-        raise ValueError(f"images must be a floating-point tensor [s, c, h, w], got {got}")
-    if x.numel() and not ((x >= 0) & (x <= 1)).all():
+    """`x` must be a `batch` with every value in [0, 1] (NaN is not)."""
+    if batch(x).numel() and not ((x >= 0) & (x <= 1)).all():
         raise ValueError(
             f"images must lie in [0, 1], got values from {x.min().item():g} to {x.max().item():g}"
         )
+    return x
+
+
+def some(x):
+    """`images`, at least one: of none there is no share."""
+    if not len(images(x)):
+        raise ValueError("there are no images")
     return x
 
 

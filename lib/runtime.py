@@ -51,18 +51,35 @@ def forward(model, x):
 
     In eval mode, where examples do not know each other, a smaller one is filled up. All others
     run eagerly, so that no odd batch makes torch compile, or cuDNN choose its algorithms, again.
+    ValueError where it gives no logits `[s, k]`.
     """
     n, size = len(x), getattr(model, "compiled", {}).get(model.training, 0)
-    if not (n == size or (not model.training and 0 < n < size)):
-        return model(x)
+    if not model.training and n == 0:  # not every network can look at no image
+        return _logits(model(torch.cat([x, x.new_zeros(1, *x.shape[1:])])), 1)[:0]
+    if not (n == size or (not model.training and n < size)):
+        return _logits(model(x), n)
     if n < size:
         x = torch.cat([x, x.new_zeros(size - n, *x.shape[1:])])
     # One layout in memory, whatever the augmentation left: another one is compiled anew.
-    return _compiled()(model, x.contiguous(memory_format=torch.channels_last))[:n]
+    x = x.contiguous(memory_format=torch.channels_last)
+    return _logits(_compiled()(model, x), size)[:n]
 
 
-def batch(model):
+def _logits(outputs, n):
+    tensor = torch.is_tensor(outputs)
+    if not (tensor and outputs.is_floating_point() and outputs.ndim == 2 and len(outputs) == n):
+        got = f"{outputs.dtype} {list(outputs.shape)}" if tensor else type(outputs).__name__
+        raise ValueError(
+            "the network must give floating-point logits [s, k] of at least 2 classes, "
+            f"got {got} of {n} images"
+        )
+    return outputs
+
+
+def batch(model, size=None):
     """How many images a prediction takes at once: what the model is compiled for, else 1,000."""
+    if size is not None:
+        return checks.count(size, "batch_size")
     return getattr(model, "compiled", {}).get(False, 1000)
 
 

@@ -21,6 +21,7 @@ from lib.attacks.threat import (
     gradient_at,
     logits_of,
     margin,
+    ordinary,
     project,
     steepest,
     where,
@@ -91,10 +92,11 @@ def apgd(
     checks.labels(y, len(x))
     checks.one_of(norm, NORMS, "norm")
     checks.one_of(loss, LOSSES, "loss")
-    checks.count(steps, "steps")
+    steps = checks.count(steps, "steps")
     if targets is not None and (targeted or loss != "dlr"):
         raise ValueError("targets go with loss 'dlr' and labels y that are true, not targeted")
-    if checks.count(restarts, "restarts") > 1 and generator is None:
+    restarts = checks.count(restarts, "restarts")
+    if restarts > 1 and generator is None:
         raise ValueError("restarts > 1 start at random: pass a generator")
 
     def run(x, y, start, rank):
@@ -106,7 +108,7 @@ def apgd(
         return _ascend(model, x, first, y, goal, objective, eps, norm, steps, targeted)
 
     with frozen(model):
-        x = x.detach()
+        x, y = ordinary(x), ordinary(y)
         outputs = logits_of(model, x)
         check_outputs(outputs, y)
         _enough_classes(outputs.shape[1], loss, targets)

@@ -18,14 +18,17 @@ from lib import checks, runtime
 from lib.attacks.threat import (
     NORMS,
     STARTS,
+    at_least_fp32,
     begin,
     best_of,
     finite,
     forward,
     frozen,
     gradient_at,
+    images_like,
     logits_of,
     margin,
+    ordinary,
     predict,
     project,
     steepest,
@@ -42,11 +45,11 @@ def risk(model, x, y, attack=None, *, batch_size=None):
     With `attack`, a callable `(model, x, y) -> x_adv`, the risk under that attack: predictions
     are counted on the images that it returns.
     """
-    checks.labels(y, len(checks.images(x)))
-    wrong, batch_size = 0, batch_size or runtime.batch(model)
+    checks.labels(y, len(checks.some(x)))
+    wrong, batch_size = 0, runtime.batch(model, batch_size)
     for part, label in zip(x.split(batch_size), y.split(batch_size), strict=True):
         if attack is not None:
-            part = attack(model, part, label)
+            part = images_like(attack(model, part, label), part)
         logits = logits_of(model, part)
         checks.labels(label, len(part), logits.shape[1])
         wrong += (logits.argmax(1) != label).sum().item()
@@ -100,13 +103,14 @@ def pgd(
     eps = checks.radius(eps)
     checks.images(x)
     checks.labels(y, len(x))
-    checks.count(steps, "steps")
+    steps = checks.count(steps, "steps")
     step_size = 2.5 * eps / steps if step_size is None else checks.radius(step_size, "step_size")
     checks.one_of(norm, NORMS, "norm")
     checks.one_of(start, STARTS, "start")
     checks.one_of(loss, LOSSES, "loss")
     checks.one_of(keep, KEEPS, "iterate to keep")
-    if checks.count(restarts, "restarts") > 1 and start == "zero":
+    restarts = checks.count(restarts, "restarts")
+    if restarts > 1 and start == "zero":
         raise ValueError("restarts > 1 need a random start, ball or sphere, not 'zero'")
 
     def objective(logits, y):
@@ -138,12 +142,13 @@ def pgd(
             x_adv = project(x_adv + step_size * steepest(gradient, norm), origin, eps, norm)
         if keep == "best":
             with torch.no_grad():
-                losses = objective(forward(model, x_adv).float(), y)
+                losses = objective(at_least_fp32(forward(model, x_adv)), y)
             x_adv = where(losses > best, finite(x_adv, "gradients"), kept)
         kept[active] = x_adv
         return finite(kept, "gradients")
 
     with frozen(model):
+        x, y = ordinary(x), ordinary(y)
         if restarts == 1:
-            return run(x.detach(), y)
-        return best_of(model, x.detach(), y, [run] * restarts, targeted)
+            return run(x, y)
+        return best_of(model, x, y, [run] * restarts, targeted)

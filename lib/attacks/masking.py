@@ -12,9 +12,20 @@ from functools import partial
 
 import torch
 
+from lib import checks
 from lib.attacks import gradient
 from lib.attacks.square import square
-from lib.attacks.threat import NoGradient, frozen, gradient_at, logits_of, margin, predict
+from lib.attacks.threat import (
+    NoGradient,
+    at_least_fp32,
+    frozen,
+    gradient_at,
+    images_like,
+    logits_of,
+    margin,
+    ordinary,
+    predict,
+)
 
 # Shares of images: a larger one is a warning. An attack may miss what luck finds, two in a hundred.
 NO_GRADIENT, RANDOM, MISSED, SHORT = "no gradient", "random outputs", "missed", "short of 1"
@@ -43,6 +54,7 @@ def no_gradient(model, x, y):
     """The share of images at which the attacks' loss has no gradient."""
     try:
         with frozen(model):
+            x, y = ordinary(checks.some(x)), ordinary(y)
             _, _, gradient = gradient_at(model, x, partial(margin, y=y), check=y)
     except NoGradient:
         return 1.0
@@ -51,7 +63,7 @@ def no_gradient(model, x, y):
 
 def random_outputs(model, x):
     """The share of images whose logits differ between two passes, by more than rounding."""
-    one, other = logits_of(model, x).float(), logits_of(model, x).float()
+    one, other = (at_least_fp32(logits_of(model, checks.some(x))) for _ in range(2))
     scale = one.abs().amax(1, keepdim=True)
     return share(((one - other).abs() > 1e-3 * scale).any(1))
 
@@ -63,6 +75,7 @@ def masked(model, x, y, *, steps):
     the same twice. short of 1: images that PGD misses at an eps at which every one of them can be
     made the same grey, and so all but one class must fall.
     """
+    checks.labels(y, len(checks.some(x)))
     grey = 0.5 * math.sqrt(x[0].numel())
     far = partial(pgd, eps=grey, steps=steps, keep="first_success")
     return [
@@ -79,7 +92,9 @@ def missed(model, x, y, x_adv, *, eps, steps, queries, restarts, generator, tran
     with `queries` queries, PGD with twice the steps, PGD from as many random starts as
     `restarts`, or at those images `transferred` from an attack on another network.
     """
-    left = predict(model, x_adv) == y
+    checks.labels(y, len(checks.some(x)))
+    steps = checks.count(steps, "steps")
+    left = predict(model, images_like(x_adv, x)) == y
     longer = partial(pgd, eps=eps, keep="first_success")
     others = {
         f"Square, {queries} queries": partial(
@@ -91,6 +106,7 @@ def missed(model, x, y, x_adv, *, eps, steps, queries, restarts, generator, tran
         ),
     }
     if transferred is not None:
+        images_like(transferred, x)
         others["transfer"] = lambda model, x, y: transferred[left]
 
     def fooled(attack):

@@ -8,11 +8,13 @@ from lib import checks
 from lib.attacks.threat import (
     NORMS,
     TINY,
+    at_least_fp32,
     check_outputs,
     forward,
     frozen,
     gap,
     length,
+    ordinary,
     project,
     where,
 )
@@ -31,11 +33,14 @@ def square(model, x, y, *, eps, norm, steps=5000, targeted=False, generator):
     checks.images(x)
     checks.labels(y, len(x))
     checks.one_of(norm, NORMS, "norm")
-    checks.count(steps, "steps")
+    steps = checks.count(steps, "steps")
+    if generator is None:
+        raise ValueError("square draws at random: pass a generator")
     change, first = (_tile, _stripes) if norm == "linf" else (_shift, _pyramids)
 
     with frozen(model), torch.no_grad():
-        origin, kept = x.detach(), x.detach().clone()
+        x, y = ordinary(x), ordinary(y)
+        origin, kept = x, x.clone()
         active = torch.arange(len(x), device=x.device)
         best = torch.full((len(x),), -torch.inf, device=x.device)
         x_adv = tried = origin
@@ -57,7 +62,7 @@ def square(model, x, y, *, eps, norm, steps=5000, targeted=False, generator):
                 delta = change(x_adv - origin, side, eps, generator)
             tried = project(origin + delta, origin, eps, norm)
             outputs = forward(model, tried)
-            value = gap(outputs.float(), y) * (-1 if targeted else 1)
+            value = gap(at_least_fp32(outputs), y) * (-1 if targeted else 1)
             x_adv = where(value > best, tried, x_adv)
             best = torch.maximum(best, value)
         kept[active] = x_adv

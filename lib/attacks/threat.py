@@ -5,7 +5,7 @@ it in [0, 1]. Images are float `[s, c, h, w]`, labels int64 `[s]`, logits `[s, k
 and losses are each example's own, whatever else is in the batch.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -18,12 +18,22 @@ TINY = 1e-12
 
 @contextmanager
 def frozen(model):
-    """The model in eval mode with parameters that need no gradient, all restored at the end."""
+    """The model in eval mode with parameters that need no gradient, all restored at the end.
+
+    Within, `torch.inference_mode()` is left, in which nothing has a gradient.
+    """
+    checks.network(model)
     modes = [(module, module.training) for module in model.modules()]
-    needs = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    # One made under torch.inference_mode() has no gradient, nor can it be told to have one again.
+    ordinary = [parameter for parameter in model.parameters() if not parameter.is_inference()]
+    needs = [(parameter, parameter.requires_grad) for parameter in ordinary]
     try:
-        model.eval().requires_grad_(False)
-        yield model
+        model.eval()
+        for parameter in ordinary:
+            parameter.requires_grad = False
+        inside = torch.is_inference_mode_enabled()
+        with torch.inference_mode(False) if inside else nullcontext():
+            yield model
     finally:
         for module, mode in modes:
             module.training = mode
@@ -32,16 +42,20 @@ def frozen(model):
 
 
 def forward(model, x):
-    """The network's outputs on `x`, which it is given in the precision of its own parameters."""
-    return runtime.forward(model, x.to(next(model.parameters(), x).dtype))
+    """The network's outputs on a copy of `x`, which it may change, in its parameters' precision."""
+    return runtime.forward(model, x.to(next(model.parameters(), x).dtype, copy=True))
+
+
+def ordinary(tensor):
+    """The tensor detached, as autograd takes it: one of `torch.inference_mode()` is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def logits_of(model, x, batch_size=None):
     """The logits `[s, k]` in eval mode."""
+    parts = checks.batch(x).split(runtime.batch(model, batch_size))
     with frozen(model), torch.no_grad():
-        logits = torch.cat(
-            [forward(model, part) for part in x.split(batch_size or runtime.batch(model))]
-        )
+        logits = torch.cat([forward(model, part) for part in parts])
     return finite(logits, "logits")
 
 
@@ -58,7 +72,7 @@ def finite(values, what):
 
 def check_outputs(outputs, y):
     """Refuse outputs that are not finite logits `[s, k]` with k >= 2 and every label below k."""
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+    if outputs.shape[1] < 2:
         shape = list(outputs.shape)
         raise ValueError(f"the network must give logits [s, k] of at least 2 classes, got {shape}")
     checks.labels(y, len(outputs), outputs.shape[1])
@@ -76,20 +90,29 @@ class NoGradient(ValueError):
 
 
 def gradient_at(model, x, objective, check=None):
-    """Outputs, losses `[s]` and the gradient of their sum, in fp32 whatever the network's.
+    """Outputs, losses `[s]` and the gradient of their sum, in fp32 or fp64, `x`'s precision.
 
     With the labels `check`, `check_outputs` before the loss.
     """
-    x = x.detach().requires_grad_(True)
+    if any(value.is_inference() for value in model.parameters()):
+        raise ValueError(
+            "a network made under torch.inference_mode() has no gradient: copy it outside"
+        )
+    x, gradient = x.detach().requires_grad_(True), None
     with torch.enable_grad():
         outputs = forward(model, x)
         if check is not None:
             check_outputs(outputs, check)
-        losses = objective(outputs.float())
-        if not losses.requires_grad:
-            raise NoGradient("the network has no gradient at its images: attack it with square")
-        (gradient,) = torch.autograd.grad(losses.sum(), x)
+        losses = objective(at_least_fp32(outputs))
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
+    if gradient is None:
+        raise NoGradient("the network has no gradient at its images: attack it with square")
     return outputs.detach(), losses.detach(), gradient
+
+
+def at_least_fp32(outputs):
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 # ------------------------------------------------------------------ losses at the label
@@ -114,6 +137,11 @@ def gap(logits, y):
 # ------------------------------------------------------------------ the ball
 
 
+def tiny(like):
+    """The smallest normal number: smaller ones may count as zero."""
+    return torch.finfo(like.dtype).tiny
+
+
 def length(delta, norm):
     """The norm of each example, `[s, 1, 1, 1]`."""
     if norm == "linf":
@@ -131,7 +159,7 @@ def steepest(gradient, norm):
     if norm == "linf":
         return gradient.sign()
     # Scaled by its largest entry first: a gradient of 1e-30 still gives a step of full length.
-    gradient = gradient / length(gradient, "linf").clamp_min(1e-38)
+    gradient = gradient / length(gradient, "linf").clamp_min(tiny(gradient))
     return gradient / length(gradient, norm).clamp_min(TINY)
 
 
@@ -165,7 +193,7 @@ def begin(x, eps, norm, start, generator):
     delta = delta / length(delta, norm)
     if start == "ball":
         # The share of a d-dimensional ball within radius r of its centre is r^d.
-        delta = delta * uniform(len(x), 1, 1, 1) ** (1 / x[0].numel())
+        delta = delta * uniform(len(x), 1, 1, 1) ** (1 / x.shape[1:].numel())
     return project(x + eps * delta, x, eps, norm)
 
 
@@ -174,21 +202,28 @@ def where(choice, one, other):
     return torch.where(choice.view(-1, *[1] * (one.ndim - 1)), one, other)
 
 
+def images_like(x_adv, x):
+    """What an attack on `x` gave, refused if it is not as many images."""
+    if checks.images(x_adv).shape != x.shape:
+        raise ValueError(f"the attack must give images {list(x.shape)}, got {list(x_adv.shape)}")
+    return x_adv
+
+
 def best_of(model, x, y, runs, targeted=False):
     """The best of several runs `(x, y) -> x_adv` for each example of `x`.
 
     An example that a run has fooled is its result, and later runs don't see it; of one that no
     run fools, the result is that of the largest margin loss.
     """
-    kept, best = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    kept, best = x.clone(), x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     todo = torch.arange(len(x), device=x.device)
     for run in runs:
-        x_adv = run(x[todo], y[todo])
-        logits = logits_of(model, x_adv).float()
+        x_adv = images_like(run(x[todo], y[todo]), x[todo])
+        logits = at_least_fp32(logits_of(model, x_adv))
         fooled = (logits.argmax(1) == y[todo]) == targeted
         loss = margin(logits, y[todo]) * (-1 if targeted else 1)
         better = fooled | (loss > best[todo])
-        kept[todo[better]], best[todo[better]] = x_adv[better], loss[better]
+        kept[todo[better]], best[todo[better]] = x_adv[better], loss[better].double()
         todo = todo[~fooled]
         if not len(todo):
             break

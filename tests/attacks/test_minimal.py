@@ -1,10 +1,12 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from torch import nn
 
 from lib import data, models, training
@@ -138,16 +140,64 @@ class Masked(nn.Module):
         return self.network((10 * x).round() / 10)
 
 
+def within_the_cube(model, x, y, norm):
+    """The exact distance of two classes' plane where [0, 1] cuts the way to it; inf out of reach.
+
+    The nearest point is x + clip(t g) (or its sign) for the t that just reaches the plane, which
+    the root finder looks for: what is gained rises with t.
+    """
+    w, z = model[1].weight.detach(), model(x).detach()
+    found = []
+    for image, label, logits in zip(x.flatten(1), y, z, strict=True):
+        g = (w[1 - label] - w[label]).numpy()
+        ahead = (logits[label] - logits[1 - label]).item()
+        way = g if norm == "l2" else np.sign(g)
+
+        pixels = image.numpy()
+
+        def delta(t, image=pixels, way=way):
+            return (image + t * way).clip(0, 1) - image
+
+        if g @ delta(1e9) <= ahead:
+            found.append(math.inf)
+            continue
+        t = brentq(lambda t, g=g, ahead=ahead: g @ delta(t) - ahead, 0, 1e9, xtol=1e-15)
+        found.append(np.linalg.norm(delta(t), {"l2": 2, "linf": np.inf}[norm]))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("corner", [0.5, 0.9, 0.99])
+def test_near_a_corner_of_the_cube_the_distance_is_exact(norm, corner):
+    """Planes that only images near one corner, or none, lie beyond: inf there, and only there."""
+    x = torch.rand(80, *SHAPE, generator=rng(3), dtype=torch.float64)
+    x[::4] = x[::4].round()  # black and white
+    for seed in range(6):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(D, 2)).double()
+        with torch.no_grad():
+            model[1].weight.copy_(torch.randn(2, D, generator=rng(seed), dtype=torch.float64))
+            across = model[1].weight[1] - model[1].weight[0]
+            most, least = across.clamp_min(0).sum(), across.clamp_max(0).sum()
+            model[1].bias.copy_(torch.stack([least + corner * (most - least), 0 * most]))
+        y = predict(model, x)
+        exact = within_the_cube(model, x, y, norm)
+        found = boundary_distance(model, x, y, norm=norm, steps=20)
+        assert torch.equal(found.isinf(), exact.isinf())
+        reached = exact.isfinite()
+        assert (found[reached] >= exact[reached] - 1e-9).all()
+        assert (found[reached] <= 1.003 * exact[reached] + 1e-6).all()
+
+
 def test_without_a_gradient_only_what_is_known_is_found():
     model, x = Masked(linear(2)), torch.rand(20, *SHAPE, generator=rng()).double()
     y = predict(model, x)
-    assert boundary_distance(model, x, y, steps=3).isinf().all()
+    assert boundary_distance(model, x, y, steps=3, restarts=0).isinf().all()
     known = x.clone()
     known[:10] = 1 - x[:10]  # the other side of the middle
     fooled = predict(model, known) != y
     assert fooled[:10].all()
     assert not fooled[10:].any()
-    distance = boundary_distance(model, x, y, steps=3, known=[known])
+    distance = boundary_distance(model, x, y, steps=3, known=[known], restarts=0)
     assert torch.equal(distance.isfinite(), fooled)
     assert (distance[fooled] <= length(known - x, "l2")[fooled]).all()
 
