@@ -24,9 +24,12 @@ from lib.study.profile import Profile
 WORK = """
 import sys
 from pathlib import Path
-from lib import records, study, trained
+from lib import records
+from lib.study import point as study
+from lib.study import trained
+from lib.study.profile import Profile
 trained.RUNS = Path(sys.argv[2])
-profile = study.Profile.load(sys.argv[1])
+profile = Profile.load(sys.argv[1])
 name = profile.grid["augmentation"][0]
 for seed in map(int, sys.argv[3:]):
     path = study.run(profile, profile.point(name, 0.5, seed), progress=False)

@@ -10,7 +10,7 @@ from importlib import import_module
 # Found when they are asked for: who plans a grid needs no torch.
 _PUBLIC = {
     "Point": "grid", "Profile": "profile", "grid": "grid", "jobs": "grid",
-    "augmentation": "trained", "dataset": "trained", "generator": "trained",
+    "augmentation": "trained", "dataset": "trained", "generator": "trained", "judge": "trained",
     "network": "trained", "subject": "trained", "train_or_load": "trained",
     "points_of": "runner", "run_points": "runner",
 }  # fmt: skip
