@@ -57,7 +57,7 @@ def test_a_chapter_is_executed_again_when_its_source_changes_and_no_other_is(bui
 
 
 def test_chapters_are_executed_again_when_a_module_that_they_import_changes(built):
-    append(built / "lib" / "claims.py", "\n# A word more.\n")
+    append(built / "lib" / "study" / "claims.py", "\n# A word more.\n")
     readers = {"03_performance", "04_stress", "05_influence", "06_findings"}
     assert planned(built) == {*readers, ".done"}
 
@@ -70,7 +70,7 @@ def test_chapters_are_executed_again_when_records_that_they_read_change(built):
 
 
 def test_the_study_is_made_again_when_the_engine_changes(built):
-    append(built / "lib" / "attacks.py", "\nMORE = 1\n")
+    append(built / "lib" / "attacks" / "gradient.py", "\nMORE = 1\n")
     again = planned(built)
     jobs = {"none-seed0-1-part0", "classic-seed4-part0", "gan-ns"}
     assert jobs | {"performance", "06_findings"} <= again

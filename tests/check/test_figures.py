@@ -7,9 +7,9 @@ import sys
 import nbformat
 import pandas as pd
 import pytest
-from lib.provenance import ROOT
 
-from lib import charts
+from lib.book import charts
+from lib.records.provenance import ROOT
 
 DRAWN = """() => [...document.querySelectorAll("figure.chart")].every(
     (figure) => figure.querySelector(":scope > .live svg"))"""
@@ -54,7 +54,7 @@ def built(tmp_path_factory):
     made = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     nbformat.write(made, root / "runs" / "one.ipynb")
     code = (
-        "import sys; from pathlib import Path; from lib import book\n"
+        "import sys; from pathlib import Path; from lib.book import build as book\n"
         "root = Path(sys.argv[1]); book.build(root / 'runs', root / 'out', root=root)"
     )
     subprocess.run([sys.executable, "-c", code, root], cwd=ROOT, check=True)
@@ -118,7 +118,7 @@ def bring_back(page, figure, way):
     if way == "double click":
         figure.locator(".live .role-legend-label text").last.dblclick()
     elif way == "click away":
-        page.locator("main h1").click()
+        page.locator("main section h1").click()
     else:
         box = figure.locator(".live svg").bounding_box()
         page.mouse.click(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5)

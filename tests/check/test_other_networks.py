@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib import book
+from lib.book import build as book
 from lib.records.provenance import ROOT
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))

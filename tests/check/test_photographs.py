@@ -6,7 +6,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lib import book, records
+from lib import records
+from lib.book import build as book
 from lib.records.provenance import ROOT
 from lib.study.profile import Profile
 from lib.study.recorded import label
