@@ -18,7 +18,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 
 .PHONY: book test check plan sweep status serve slides bench lint clean
 
-book: $(READY)  ## run the digits study if needed, execute the chapters, build the website
+book: $(READY)  ## execute the chapters, build the website; run the digits study if the engine changed
 	$(SNAKEMAKE) book
 
 test: $(READY)  ## the engine's tests
@@ -47,7 +47,8 @@ lint: $(READY)  ## style, and all that is generated: the .ipynb pairs, the READM
 	ruff check --fix .
 	lint-imports
 	python -m lib.book pair notebooks/*.py
-	test ! -d results/digits || python -m lib.book.readme
+	python -m lib.book.readme
+	python -m pytest tests/test_committed.py
 
 # The peer of influence comes from GitHub, which not every network reaches: it is then left out.
 bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; attacks, influence against peers
@@ -58,8 +59,8 @@ bench: $(READY) $(PEERS)/.ready  ## an epoch and a point of PROFILE, by stage; a
 		python -m pip install --quiet -r benchmarks/requirements-influence.txt
 	python benchmarks/influence.py
 
-clean:  ## remove what can be made again: the website, executed chapters, the digits records
-	rm -rf _build runs/book runs/site runs/digits results/digits .snakemake
+clean:  ## remove what can be made again: the website, executed chapters, the digits networks
+	rm -rf _build runs/book runs/site runs/digits .snakemake
 
 $(READY): requirements.txt pyproject.toml
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

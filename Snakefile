@@ -51,8 +51,8 @@ collected = complete and newest <= max(path.stat().st_mtime for path in tables_t
 if TODO or not collected:
     DUE.parent.mkdir(parents=True, exist_ok=True)
     DUE.write_text(str(time.time_ns()))
-# Where points are not remade, what is recorded stands, whatever has changed since.
-WANTED = [*GENERATORS, *JOBS] if SETTINGS.sweep["remake"] else sorted(TODO)
+# What is recorded stands: `recorded` knows whether the engine has changed since.
+WANTED = sorted(TODO)
 
 
 def sources(notebook):

@@ -160,12 +160,14 @@ def collect(profile, files, *, keep=False):
 
     The same row counts once, the later file's; one of other code, settings or data is another row.
     With `keep`, rows already collected stay where
-    the files bring none of the same key. Damaged files are named in a warning and left out.
+    the files bring none of the same key: all of them, or those that `keep(rows)` says. Damaged
+    files are named in a warning and left out.
     """
     frames = []
     if keep:
         old = sorted((results() / profile).glob("*.parquet"))
-        frames += [read_file(path).assign(table=path.stem, fresh=False) for path in old]
+        old = [read_file(path).assign(table=path.stem, fresh=False) for path in old]
+        frames += [rows[keep(rows)] if callable(keep) else rows for rows in old]
     for path in files:
         try:
             frame = read_file(path)

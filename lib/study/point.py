@@ -57,49 +57,66 @@ def valid(profile, path):
     Where the profile does not remake its points, any code does. A record that is damaged, or of
     another point than its name says, is named on stderr and does not count.
     """
-    if not path.exists():
-        return False
-    try:
-        frame = records.read_file(path)
-        first = frame.iloc[0]
-        settings = profile.version(first["augmentation"])
-    except ValueError as error:
-        print(f"{error}: to be made again", file=sys.stderr)
-        return False
-    name = f"{first['augmentation']}-p{first['p']:g}-seed{first['seed']}"
-    if first["table"] == "generators":
-        name = f"generator-{first['augmentation']}"
-    if path.stem != name:
-        print(f"record {path} is of another point: to be made again", file=sys.stderr)
-        return False
-    current = not profile.sweep["remake"] or first["code"] == code_version("study.point")
-    return bool(current and first["settings"] == settings)
+    frame = _read(path)
+    return frame is not None and bool(current(profile, frame).all())
+
+
+def current(profile, frame):
+    """Which rows are of the settings of now and, where points are remade, of the code of now."""
+    settings = {}
+    for name in frame.augmentation.unique():
+        try:
+            settings[name] = profile.version(name)
+        except ValueError:  # the profile has dropped the augmentation
+            settings[name] = None
+    same = frame.settings == frame.augmentation.map(settings)
+    return same & (frame.code == code_version("study.point")) if profile.sweep["remake"] else same
 
 
 def recorded(profile, point):
-    """Whether the point has a valid record, or a row in the tables of a profile that keeps them."""
+    """Whether the point has a record of its own that is valid, or else rows in the tables."""
     where = {"augmentation": point.augmentation, "p": point.p, "seed": point.seed}
-    return valid(profile, record_path(profile, point)) or _kept(profile, "cost", where)
+    return _recorded(profile, record_path(profile, point), "cost", where)
 
 
 def generator_recorded(profile, factor):
     """Whether the quality of the factor's generator is recorded, as `recorded` does for points."""
-    where = {"augmentation": factor}
     path = generator_record_path(profile, factor)
-    return valid(profile, path) or _kept(profile, "generators", where)
+    return _recorded(profile, path, "generators", {"augmentation": factor})
 
 
-def _kept(profile, table, where):
-    if profile.sweep["remake"]:
+def _recorded(profile, path, table, where):
+    own = _read(path)
+    if own is not None and current(profile, own).all():
+        return True
+    if own is None and path.exists():  # damaged: what is in the tables may be no better
         return False
     try:
         frame = records.every(profile.name, table)
     except FileNotFoundError:
         return False
-    same = frame.settings == profile.version(where["augmentation"])
     for name, value in where.items():
-        same &= frame[name] == value
-    return bool(same.any())
+        frame = frame[frame[name] == value]
+    return bool(current(profile, frame).any())
+
+
+def _read(path):
+    """The rows of a record; None if it is missing, damaged or another's, said on stderr."""
+    if not path.exists():
+        return None
+    try:
+        frame = records.read_file(path)
+    except ValueError as error:
+        print(f"{error}: to be made again", file=sys.stderr)
+        return None
+    first = frame.iloc[0]
+    name = f"{first['augmentation']}-p{first['p']:g}-seed{first['seed']}"
+    if first["table"] == "generators":
+        name = f"generator-{first['augmentation']}"
+    if path.stem != name:
+        print(f"record {path} is of another point: to be made again", file=sys.stderr)
+        return None
+    return frame
 
 
 def run(profile, point, *, controls=None, progress=True):

@@ -214,9 +214,9 @@ def previews(profile):
     """The last images, uint8 `[classes, c, h, w]`, of each generator that is kept with a study."""
     found = {}
     for name in profile.augmentations:
-        file = f"{name}-{profile.generator_version(name)}.safetensors"
-        path = records.results() / profile.name / "generators" / file
-        if profile.generators(name) and path.exists():
+        folder = records.results() / profile.name / "generators"
+        of_recipe = folder.glob(f"{name}-{profile.generator_version(name)}*.safetensors")
+        for path in of_recipe if profile.generators(name) else ():
             with safe_open(path, "np") as kept:
                 found[name] = kept.get_tensor("previews.images")[-1]
     return found

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from lib.gan.training import recipe_of
 from lib.measures import CENTRES
 from lib.runtime import accelerated, device, forward
 from lib.study.grid import grid, jobs
-from lib.study.point import record_folder, recorded, run_generator, valid
+from lib.study.point import current, record_folder, recorded, run_generator, valid
 from lib.study.profile import Profile
 from lib.study.trained import dataset, generator_path, generators, kept_generator_path, network
 
@@ -136,7 +137,8 @@ def collect(profile):
     """Merge the profile's valid point files into `results/`, points outside the grid as well."""
     files = sorted(record_folder(profile).glob("*.parquet"))
     kept = [file for file in files if valid(profile, file)]
-    records.collect(profile.name, kept, keep=not profile.sweep["remake"])
+    keep = partial(current, profile) if profile.sweep["remake"] else True
+    records.collect(profile.name, kept, keep=keep)
 
 
 def _duration(seconds):

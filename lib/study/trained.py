@@ -52,13 +52,15 @@ def checkpoint_path(profile, point):
 
 
 def generator_path(profile, factor):
-    """The file of the generator that a factor of an augmentation needs.
-
-    Where points are remade when the engine changes, so are the generators.
-    """
-    code = [code_version("gan.training")] if profile.sweep["remake"] else []
-    folder = "-".join(["generators", profile.generator_version(factor), *code])
+    """The file of the generator that a factor of an augmentation needs."""
+    folder = f"generators-{_generator_version(profile, factor)}"
     return RUNS / profile.name / folder / f"{factor}.safetensors"
+
+
+def _generator_version(profile, factor):
+    """Where points are remade when the engine changes, so are the generators."""
+    code = [code_version("gan.training")] if profile.sweep["remake"] else []
+    return "-".join([profile.generator_version(factor), *code])
 
 
 def network(profile):
@@ -151,7 +153,7 @@ def generator(profile, factor, *, progress=True):
     if kept.exists() and not path.exists():
         _copy(kept, path)
     trained = _again_if_refused(train, path)
-    if not profile.sweep["remake"] and not kept.exists():
+    if not kept.exists():
         _copy(path, kept)
     if runtime.accelerated():
         trained.precision = arguments.get("precision", "fp32")
@@ -168,9 +170,9 @@ def _sheet(previews, path):
 
 
 def kept_generator_path(profile, factor):
-    """Where a profile that keeps its points keeps the finished generator as well."""
-    version = profile.generator_version(factor)
-    return records.results() / profile.name / "generators" / f"{factor}-{version}.safetensors"
+    """Where the finished generator is kept with the records."""
+    file = f"{factor}-{_generator_version(profile, factor)}.safetensors"
+    return records.results() / profile.name / "generators" / file
 
 
 def _copy(source, target):

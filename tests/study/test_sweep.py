@@ -167,18 +167,24 @@ def test_collect_leaves_out_what_other_settings_or_code_made(house, tmp_path, sa
 
 
 @pytest.mark.parametrize("remake", [True, False])
-def test_collect_keeps_what_was_recorded_only_where_points_are_not_remade(
-    house, tmp_path, says, remake
+@pytest.mark.parametrize("same_engine", [True, False])
+def test_collect_keeps_what_was_recorded_and_is_still_valid(
+    house, tmp_path, says, monkeypatch, remake, same_engine
 ):
+    """Of an older engine that is nothing, where points are remade."""
     profile = small_profile(tmp_path, **{"sweep.remake": remake})
     first, second, *_ = grid(profile)
-    record(profile, first, 1)
-    says("collect", tmp_path / "small.yaml")
+    with monkeypatch.context() as patch:
+        if not same_engine:
+            patch.setattr(study, "code_version", lambda *modules: "0" * 12)
+        record(profile, first, 1)
+        says("collect", tmp_path / "small.yaml")
     study.record_path(profile, first).unlink()
+    assert study.recorded(profile, first) == (same_engine or not remake)
     record(profile, second, 2)
     says("collect", tmp_path / "small.yaml")
-    found = sorted(records.read("small", "performance")["value"])
-    assert found == ([2] if remake else [1, 2])
+    found = sorted(records.every("small", "performance")["value"])
+    assert found == ([1, 2] if same_engine or not remake else [2])
 
 
 def test_collect_names_a_damaged_record_and_goes_on(house, tmp_path, monkeypatch, capsys):
