@@ -185,6 +185,11 @@ def collect(profile, files, *, keep=False):
     rows = rows[[name for name in [*ends[0], *rest, *ends[1], "fresh"] if name in rows]]
     key = [name for name in [*ends[0], *rest] if name in rows and name not in PROVENANCE]
     key += ["code", "settings", "data"]
+    # A point that was measured again brings all its rows: what it had by then does not stay.
+    whole = [*CELL, "code", "settings", "data"]
+    generated = rows.table == "generators"  # of a point as well, in a file of their own
+    fresh = rows.fresh.groupby([*(rows[name] for name in whole), generated]).transform("any")
+    rows = rows[rows.fresh | ~fresh]
     rows = rows.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
     if "trust" in rows:
         # Measured at one seed, of a kind of network, and handed on to the other seeds: a point that
