@@ -1,5 +1,9 @@
 """Performance: the clean error, and the risk under PGD for every eps and number of steps."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from lib.attacks.gradient import risk
 from lib.records.schema import Count, Number, Schema
 from lib.records.tables import row
@@ -8,8 +12,8 @@ TABLES = ("performance",)
 
 
 class Settings(Schema):
-    eps: list[Number]
-    steps: list[Count]
+    eps: Annotated[list[Number], Field(min_length=1)]
+    steps: Annotated[list[Count], Field(min_length=1)]
 
 
 def rows(subject, settings):
