@@ -13,6 +13,7 @@ from lib import training
 from lib.data import ImageDataset
 from lib.records import provenance
 
+pytest_plugins = ["tests.reach"]
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("book")
