@@ -18,7 +18,8 @@ from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic
 from lib.study import recipes
 from lib.study.grid import Point, grid, jobs
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
+from lib.study.settings import FOLDER
 
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 

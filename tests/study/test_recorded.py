@@ -8,7 +8,7 @@ import torch
 from lib import checkpoint, records
 from lib.study import recorded
 from lib.study.grid import grid
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
 from lib.study.recorded import (
     completeness,
     coverage,
@@ -24,6 +24,7 @@ from lib.study.recorded import (
     studies,
     study,
 )
+from lib.study.settings import FOLDER
 
 CIFAR, DIGITS = Profile.load("cifar10"), Profile.load("digits")
 

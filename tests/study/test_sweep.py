@@ -11,7 +11,8 @@ from lib.study import point as study
 from lib.study import sweep
 from lib.study.grid import grid
 from lib.study.index import Index, generator_file, record_file, record_folder
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
+from lib.study.settings import FOLDER
 from tests.study.test_point import frame_of, small_profile
 
 
