@@ -25,7 +25,8 @@ from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic, Crop, Flip, Jitter, Rotation, Zoom
 from lib.gan import networks as gan_networks
 from lib.study import recipes
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
+from lib.study.settings import FOLDER
 from lib.vision import torchvision
 
 tv = torchvision.transforms.functional
