@@ -23,17 +23,18 @@ from lib.study.profile import Profile
 
 WORK = """
 import sys
-from pathlib import Path
+import pandas as pd
 from lib import records
 from lib.study import point as study
-from lib.study import trained
+from lib.study.index import record_folder
 from lib.study.profile import Profile
-trained.RUNS = Path(sys.argv[2])
 profile = Profile.load(sys.argv[1])
 name = profile.grid["augmentation"][0]
-for seed in map(int, sys.argv[3:]):
-    path = study.run(profile, profile.point(name, 0.5, seed), progress=False)
-    frame = records.read_file(path)
+for seed in map(int, sys.argv[2:]):
+    point = profile.point(name, 0.5, seed)
+    study.run(profile, point, progress=False)
+    files = record_folder(profile).glob(f"{point}.*.parquet")
+    frame = pd.concat(map(records.read_file, files))
     cost = frame[frame.table == "cost"]
     print(dict(zip(cost.stage, cost.value.round(2).tolist())), flush=True)
 """
@@ -42,11 +43,11 @@ for seed in map(int, sys.argv[3:]):
 def timed(profile, workers, threads, points):
     """Wall-clock seconds of `workers` processes that share `points` points, and their output."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "RUNS": folder}
         started = time.perf_counter()
         running = [
             subprocess.Popen(
-                [sys.executable, "-c", WORK, profile, folder, *map(str, range(w, points, workers))],
+                [sys.executable, "-c", WORK, profile, *map(str, range(w, points, workers))],
                 env=environment, stdout=subprocess.PIPE, text=True,
             )
             for w in range(workers)

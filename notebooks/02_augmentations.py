@@ -216,7 +216,8 @@ for name, network in networks.items():
     )
 
 # %% tags=["hide-input"]
-studies, _ = recorded.studies(settings, "generators")
+READS = ["generators"]  # tables, of every recorded study
+studies, _ = recorded.studies(settings, *READS)
 for one in studies:
     for name, kept in recorded.previews(one.profile).items():
         display(

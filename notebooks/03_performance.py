@@ -74,7 +74,10 @@ def attack(eps, steps):
     return attacks.pgd(live.model, x, y, eps=eps, steps=steps)
 
 
-eps, steps = settings.attack["eps"][-1], settings.attack["steps"][0]
+eps, steps = (
+    settings.measures["performance"]["eps"][-1],
+    settings.measures["performance"]["steps"][0],
+)
 x_adv = attack(eps, steps)
 charts.table(
     pd.DataFrame(
@@ -120,7 +123,8 @@ charts.pictures(
 # $p = 0$. Click the legend to single out an augmentation.
 
 # %% tags=["hide-input"]
-studies, words = recorded.studies(settings, "performance", "distances", "checks")
+READS = ["performance", "distances", "checks"]  # tables, of every recorded study
+studies, words = recorded.studies(settings, *READS)
 Markdown(words)
 
 # %% tags=["hide-input"]
@@ -221,7 +225,7 @@ charts.histogram(
 # clean error, and it never falls. Beside it, the risk that PGD finds with as few iterations as above:
 
 # %% tags=["hide-input"]
-upto = settings.distance["upto"]
+upto = settings.measures["distances"]["upto"]
 radii = torch.linspace(0, upto, 31, dtype=torch.float64).tolist()
 found = {
     "distance to the boundary": risk_curve(distances, radii).tolist(),
@@ -270,7 +274,7 @@ charts.table(
 
 # %% tags=["hide-input"]
 for study in studies:
-    reach, cut = study["distances"], study.profile.distance["upto"]
+    reach, cut = study["distances"], study.profile.measures["distances"]["upto"]
     display(
         charts.against_p(
             reach[reach.measure == "mean distance"],
@@ -325,7 +329,7 @@ for study in studies:
 
 # %% tags=["hide-input"]
 few, labels = x[:100], y[:100]
-queries = settings.checks["queries"]
+queries = settings.measures["checks"]["queries"]
 targets = min(9, len(classes) - 1)
 tried = {
     f"PGD, {steps} iterations": lambda *of: attacks.pgd(*of, eps=eps, steps=steps),
@@ -402,7 +406,7 @@ charts.table(
 # A share above its limit is a warning. Here are both networks, the study's and the quantised one:
 
 # %%
-long = max(settings.attack["steps"])
+long = max(settings.measures["performance"]["steps"])
 
 
 def warnings(model):
@@ -410,7 +414,7 @@ def warnings(model):
     signs = masking.masked(model, few, labels, steps=long)
     signs += masking.missed(
         model, few, labels, against, eps=eps, steps=long, queries=queries,
-        restarts=settings.checks["restarts"], generator=live.generator("warnings"),
+        restarts=settings.measures["checks"]["restarts"], generator=live.generator("warnings"),
     )  # fmt: skip
     return signs
 

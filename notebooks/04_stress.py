@@ -65,7 +65,7 @@ this = f"{live.point} on {recorded.label(settings)}"
 
 # %%
 centres = live.test.x[:6]
-radii = settings.stress["clean"]
+radii = settings.measures["stress"]["clean"]
 around = [sphere(centres, r, 1, live.generator("neighbour")).flatten(0, 1) for r in radii]
 charts.pictures(
     torch.cat([centres, *around]).clamp(0, 1).cpu().numpy(),
@@ -192,7 +192,7 @@ charts.table(
 # of twenty images changed does not make it certain that none would.
 
 # %%
-n = settings.stress["neighbours"]
+n = settings.measures["stress"]["neighbours"]
 
 
 def stress(x, r):
@@ -216,9 +216,9 @@ def line(centres, r, shares):
 rows = [
     line("clean", r, shares) for r, shares in zip(radii, stress(live.test.x, radii), strict=True)
 ]
-for r in settings.stress["adversarial"]:
+for r in settings.measures["stress"]["adversarial"]:
     random = sphere(live.test.x, r, 1, live.generator("centres"))[:, 0]
-    x_adv = live.adversarial(r, settings.stress["steps"])
+    x_adv = live.adversarial(r, settings.measures["stress"]["steps"])
     around = {"on the sphere": stress(random, r), "attacked": stress(x_adv, r)}
     fooled = attacks.predict(live.model, x_adv) != live.y
     for name, members in {"successful": fooled, "unsuccessful": ~fooled}.items():
@@ -299,7 +299,8 @@ charts.table(
 # a scale of its own:
 
 # %% tags=["hide-input"]
-studies, words = recorded.studies(settings, "stress", "performance", "distances")
+READS = ["stress", "performance", "distances"]  # tables, of every recorded study
+studies, words = recorded.studies(settings, *READS)
 Markdown(words)
 
 

@@ -55,7 +55,8 @@ from lib.influence.trust import (
     rank_correlation,
     retrained_on_subsets,
 )
-from lib.measures import log_ratio
+from lib.measures.influence import log_ratio
+from lib.measures.last_layer import LastLayer
 from lib.study import Profile, claims, recorded, subject
 
 settings = Profile.load(profile)
@@ -164,10 +165,13 @@ charts.table(
 
 # %%
 l2 = settings.training["weight_decay"]
-drawn = live.features(live.drawn)
-augmented = changed(live.train, live.drawn)
-tests = live.features(live.influence_tests)
-effects = removal_effect(live.head, drawn, tests, method=settings.influence["method"], l2=l2)
+last = live.view(LastLayer)  # the last layer, and what it sees
+drawn = last.features(last.drawn)
+augmented = changed(live.train, last.drawn)
+tests = last.features(last.tests)
+effects = removal_effect(
+    last.head, drawn, tests, method=settings.measures["influence"]["method"], l2=l2
+)
 
 charts.table(
     pd.DataFrame(
@@ -177,7 +181,7 @@ charts.table(
                 "augmented": int(augmented.sum()),
                 "test points": len(tests) // 2,
                 "adversarial twins": len(tests) // 2,
-                "parameters of the last layer": sum(w.numel() for w in live.head.parameters()),
+                "parameters of the last layer": sum(w.numel() for w in last.head.parameters()),
             }
         ]
     ),
@@ -193,8 +197,8 @@ charts.table(
 # real or augmented (aug.), and the predicted change of the loss.
 
 # %% tags=["hide-input"]
-labels = live.influence_tests.y.argmax(1)
-predicted = attacks.predict(live.model, live.influence_tests.x)
+labels = last.tests.y.argmax(1)
+predicted = attacks.predict(live.model, last.tests.x)
 clean, twin = (predicted == labels).chunk(2)
 chosen = int((clean & ~twin).nonzero()[0, 0])
 
@@ -204,16 +208,16 @@ def most(row, count=6):
     order = effects[row].argsort()
     picked = torch.cat([order.flip(0)[:count], order[:count]]).cpu()
     kinds = ["aug." if is_augmented else "real" for is_augmented in augmented[picked]]
-    labels, changes = live.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
+    labels, changes = last.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
     return charts.pictures(
-        live.drawn.x[picked].cpu().numpy(),
+        last.drawn.x[picked].cpu().numpy(),
         rows=["most helpful", "most harmful"],
         titles=[f"{y}, {k}: {e:+.0e}" for y, k, e in zip(labels, kinds, changes, strict=True)],
         description="Training points that would change the test image's loss most if removed",
     )
 
 
-pair = live.influence_tests.x[[chosen, chosen + len(clean)]]
+pair = last.tests.x[[chosen, chosen + len(clean)]]
 charts.pictures(
     pair.cpu().numpy(),
     titles=[
@@ -256,7 +260,8 @@ most(chosen + len(clean))
 # label. Its pair is with the parent at its own place; the other parent is in no pair.
 
 # %% tags=["hide-input"]
-studies, words = recorded.studies(settings, "influence", "distribution")
+READS = ["influence", "distribution", "trust"]  # tables, of every recorded study
+studies, words = recorded.studies(settings, *READS)
 Markdown(words)
 
 
@@ -266,7 +271,7 @@ def rows_of(table):
     parts = []
     for study in studies:
         rows = claims.planned(study[table], study.profile.grid)
-        solver = rows.method == study.profile.influence["method"]
+        solver = rows.method == study.profile.measures["influence"]["method"]
         parts.append(rows.assign(study=study.label, solver=solver))
     return pd.concat(parts, ignore_index=True)
 
@@ -447,8 +452,8 @@ against_p(
 
 # %%
 few = type(tests)(tests.x[:4], tests.y[:4])
-by_cg = influence(live.head, drawn, few, method="cg", l2=l2, iterations=5000, tolerance=1e-9)
-by_cholesky = influence(live.head, drawn, few, method="exact", l2=l2)
+by_cg = influence(last.head, drawn, few, method="cg", l2=l2, iterations=5000, tolerance=1e-9)
+by_cholesky = influence(last.head, drawn, few, method="exact", l2=l2)
 difference = (by_cg - by_cholesky).abs().max() / by_cholesky.abs().max()
 charts.table(
     pd.DataFrame([{"pairs": by_cg.numel(), "largest relative difference": difference.item()}]),
@@ -463,7 +468,7 @@ charts.table(
 # smallest eigenvalue of the Hessian tells, by Lanczos's method from products alone:
 
 # %%
-least = smallest_eigenvalue(live.model, live.drawn, l2=l2)
+least = smallest_eigenvalue(live.model, last.drawn, l2=l2)
 mended = f"there is negative curvature, which a damping above {-least:.2g} would mend"
 Markdown(
     f"The smallest eigenvalue in all parameters of {live.point} is **{least:.2g}**: "
@@ -485,21 +490,22 @@ damping = 0.1  # for all that is compared: scores with different ones differ for
 
 
 def pick(subject, rows):
-    return Sample(subject.influence_tests.x[rows], subject.influence_tests.y[rows])
+    return Sample(subject.view(LastLayer).tests.x[rows], subject.view(LastLayer).tests.y[rows])
 
 
 def both_ways(subject, few):
     """Influence in all parameters, by EK-FAC, and in the last layer."""
     shared = {"damping": damping, "l2": l2}
     names = treatable(subject.model)
-    whole = influence(subject.model, subject.drawn, few, method="ekfac", parameters=names, **shared)
-    inputs = subject.features(subject.drawn), subject.features(few)
-    return whole, influence(subject.head, *inputs, method="exact", **shared).to(whole)
+    last = subject.view(LastLayer)
+    whole = influence(subject.model, last.drawn, few, method="ekfac", parameters=names, **shared)
+    inputs = last.features(last.drawn), last.features(few)
+    return whole, influence(last.head, *inputs, method="exact", **shared).to(whole)
 
 
 def reading(subject, scores):
     """The study's: median log ratio of mean |I|, augmented over real points."""
-    twins = changed(subject.train, subject.drawn)
+    twins = changed(subject.train, subject.view(LastLayer).drawn)
     return log_ratio(scores[:, twins].abs(), scores[:, ~twins].abs()).quantile(0.5).item()
 
 
@@ -528,7 +534,7 @@ charts.table(
 two = pick(live, [chosen, chosen + len(clean)])
 whole, last = both_ways(live, two)
 newton = influence(
-    live.model, live.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
+    live.model, last.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
     tolerance=1e-4, parameters=treatable(live.model),
 )  # fmt: skip
 ways = {"Gauss-Newton, all": newton, "EK-FAC, all": whole, "exact, last layer": last}
@@ -568,11 +574,13 @@ charts.table(
 ranked = effects.abs().mean(0).argsort(descending=True)
 order = torch.randperm(len(ranked) - 5, generator=live.generator("left out"), device=ranked.device)
 out = torch.cat([ranked[:5], ranked[5:][order[:5]]])
-actual = leave_one_out(live.head, drawn, tests, out, l2=l2, tolerance=1e-6)
-least = minimised(live.head, drawn, l2=l2, tolerance=1e-6)
-start = {"as trained": live.head, "at the minimum": least}
+actual = leave_one_out(last.head, drawn, tests, out, l2=l2, tolerance=1e-6)
+least = minimised(last.head, drawn, l2=l2, tolerance=1e-6)
+start = {"as trained": last.head, "at the minimum": least}
 predicted = {
-    name: removal_effect(head, drawn, tests, method=settings.influence["method"], l2=l2)[:, out]
+    name: removal_effect(
+        head, drawn, tests, method=settings.measures["influence"]["method"], l2=l2
+    )[:, out]
     for name, head in start.items()
 }
 charts.table(
@@ -596,12 +604,11 @@ charts.table(
 
 # %% [markdown]
 # The study measures this at its first seed, for every augmentation at every $p$, always from the
-# parameters as trained. The readings of all networks of that augmentation and $p$ carry the number beside
-# their value (the column `trust`); where retraining did not converge it is missing.
+# parameters as trained; where retraining did not converge it is missing.
 
 # %% tags=["hide-input"]
 against_p(
-    table[table.measure == "correlation with retraining"],
+    rows_of("trust"),
     "correlation of predicted effects with retraining against p, last layer, median over test points",
     y="Pearson correlation with retraining",
     facet="test",

@@ -35,7 +35,8 @@ from lib.book import charts
 from lib.study import Profile, claims, power, recorded
 
 settings = Profile.load(profile)
-studies, words = recorded.studies(settings, *claims.TABLES, "checks")
+READS = ["performance", "distances", "stress", "influence", "checks"]  # of every recorded study
+studies, words = recorded.studies(settings, *READS)
 Markdown(words)
 
 

@@ -42,6 +42,7 @@ from lib.study import Profile, recorded
 # parameter file.
 
 # %% tags=["hide-input"]
+READS = ["cost"]  # the table of every recorded study
 studies = recorded.shelf()
 charts.table(
     recorded.overview(studies),

@@ -106,7 +106,7 @@ def house(tmp_path, monkeypatch):
     """`house(name)`: from now on runs/ and results/ are those of a folder of that name."""
 
     def move(name="house"):
-        monkeypatch.setattr(trained, "RUNS", tmp_path / name / "runs")
+        monkeypatch.setenv("RUNS", str(tmp_path / name / "runs"))
         monkeypatch.setenv("RESULTS", str(tmp_path / name / "results"))
         return tmp_path / name
 

@@ -1,16 +1,14 @@
 """A point with its trained network, ready to be measured."""
 
-import copy
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 
-from lib import runtime, training
 from lib.attacks.gradient import pgd
-from lib.augmentation.algebra import Sample, drawn_in_batches
-from lib.influence.functions import s_test
-from lib.runtime import memory, memory_for
+from lib.augmentation.algebra import Sample
+from lib.runtime import memory_for
 from lib.seeds import generator
+from lib.training import to_sample
 
 
 class Subject:
@@ -25,10 +23,11 @@ class Subject:
         self.y = dataset.test_labels.to(self.device)
         self.test = self._sample(dataset.test_images, dataset.test_labels)
         self.train = self._sample(dataset.train_images, dataset.train_labels)
-        self._adversarial, self._solved = {}, {}
+        self.control = self.rival = None  # those that a measure needs, if there are any
+        self._adversarial, self._views = {}, {}
 
     def _sample(self, images, labels):
-        return training.to_sample(images.to(self.device), labels.to(self.device), self.classes)
+        return to_sample(images.to(self.device), labels.to(self.device), self.classes)
 
     def generator(self, purpose):
         return generator(self.point.seed, purpose, device=self.device)
@@ -46,61 +45,15 @@ class Subject:
             self._adversarial[eps, steps] = self.batched(attack, self.test.x, self.y)
         return self._adversarial[eps, steps]
 
-    @cached_property
-    def drawn(self):
-        """One draw of A(S) over the training sample."""
-        stream, size = self.generator("draw of A(S)"), self.profile.training["batch_size"]
-        return drawn_in_batches(self.augmentation, self.train, stream, size)
+    def view(self, kind):
+        """What `kind(self)` makes of it, made once: what several measures share."""
+        if kind not in self._views:
+            self._views[kind] = kind(self)
+        return self._views[kind]
 
-    @cached_property
-    def head(self):
-        """The last layer as a softmax regression in double precision."""
-        return copy.deepcopy(self.model.head).double()
-
-    def features(self, sample):
-        """The sample as the last layer sees it, in double precision."""
-        with torch.no_grad(), memory_for("sweep: batch:", self.batch):
-            parts = [self.model.features(x) for x in sample.x.split(runtime.batch(self.model))]
-        return Sample(torch.cat(parts).double(), sample.y.double())
-
-    @cached_property
-    def seen(self):
-        """What the last layer sees of the draw of A(S), and of `influence_tests`."""
-        return self.features(self.drawn), self.features(self.influence_tests)
-
-    @property
-    def l2(self):
-        return self.profile.training["weight_decay"]
-
-    def s_test(self, method):
-        """The last layer's s_test of `influence_tests`, solved once, and the solver's report."""
-        if method not in self._solved:
-            train, tests = self.seen
-            report = {}
-            found = s_test(
-                self.head, train, tests, method=method, l2=self.l2, report=report, memory=memory()
-            )
-            self._solved[method] = found, report
-        return self._solved[method]
-
-    @cached_property
-    def influence_tests(self):
-        """The fixed test points, and after them their adversarial twins."""
-        settings = self.profile.influence
-        chosen = stratified(self.y, settings["test_points"])
-        twins = self.adversarial(settings["eps"], settings["steps"])[chosen]
-        clean, labels = self.test.x[chosen], self.test.y[chosen]
-        return join(Sample(clean, labels), Sample(twins, labels))
-
-
-def check_memory(profile, model):
-    """ValueError, before hours of training, if an exact solve of the last layer does not fit."""
-    d = sum(parameter.numel() for parameter in model.head.parameters())
-    if profile.influence["method"] == "exact" and 3 * 8 * d**2 > memory():
-        raise ValueError(
-            f"influence: method: exact takes {24 * d**2 / 2**30:.1f} GiB for the {d} parameters of "
-            f"the last layer, more than {memory() / 2**30:.1f}: choose cg"
-        )
+    def settings(self, measure):
+        """The profile's settings of a measure."""
+        return self.profile.measures[measure]
 
 
 def stratified(y, number):

@@ -4,9 +4,11 @@
 """
 
 from lib.records.tables import (
+    AXES,
     CELL,
     LeftOut,
     RecordError,
+    axes_of,
     collect,
     every,
     in_order,
@@ -14,12 +16,14 @@ from lib.records.tables import (
     read,
     read_file,
     results,
+    row,
+    runs,
     select,
     studies,
     write,
 )
 
 __all__ = [
-    "CELL", "LeftOut", "RecordError", "collect", "every", "in_order", "profiles", "read",
-    "read_file", "results", "select", "studies", "write",
+    "AXES", "CELL", "LeftOut", "RecordError", "axes_of", "collect", "every", "in_order", "profiles",
+    "read", "read_file", "results", "row", "runs", "select", "studies", "write",
 ]  # fmt: skip

@@ -4,11 +4,14 @@ import ast
 import hashlib
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# How points are gone through and rows are kept is no part of what the rows say.
+APART = ("lib/records/", "lib/study/experiment.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -62,6 +65,16 @@ def _origin(module, name):
     return file
 
 
+def constants(path):
+    """{name: value} of a module's names that literals are assigned to, read without importing."""
+    found = {}
+    for statement in _tree(Path(path).read_text()).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            with suppress(ValueError):
+                found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return found
+
+
 @lru_cache(1000)
 def _tree(text):
     return ast.parse(text)
@@ -72,12 +85,14 @@ def code_version(*names):
     """Twelve hexadecimal digits that change when this code does, or what it imports of `lib/`.
 
     `names`: modules, as "study.point", or paths of notebooks. Comments, docstrings and layout are
-    no code: records outlive their change.
+    no code, and what keeps the records is none of theirs: they outlive its change.
     """
     paths = {Path(name) if str(name).endswith(".py") else _file(f"lib.{name}") for name in names}
     files = paths.union(*map(imports, paths))
     digest = hashlib.sha256()
     for name, file in sorted((_name(file), file) for file in files):
+        if name.startswith(APART):
+            continue
         digest.update(f"{name} {_code(_tree(file.read_text()))!r}".encode())
     return digest.hexdigest()[:12]
 

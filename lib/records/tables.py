@@ -1,9 +1,10 @@
 """Records: rows of tidy tables, each with its point, settings, value and provenance.
 
-While a study runs, a point's rows of all tables lie in one small file under `runs/`; `collect`
-merges them into `results/<profile>/<table>.parquet`. Files are written whole or not at all.
+While a sweep runs, what a measure reads off a point lies in one small file under `runs/`; `collect`
+merges them into `results/<profile>/<table>.parquet`. Files are written whole or not at all. Of the
+columns `profile` comes first, then the axes of the grid, then the provenance from `code` on.
 
-A table may hold rows of several versions of the engine. They are kept apart: `read` gives those of
+A table may hold rows of several versions of the code. They are kept apart: `read` gives those of
 one version, or of versions that `results/versions.yaml` declares to give the same results.
 """
 
@@ -12,6 +13,7 @@ import warnings
 from numbers import Number
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,14 +22,13 @@ import yaml
 from lib.files import replacing
 from lib.records.provenance import ROOT
 
-POINT = ["profile", "dataset", "network", "augmentation", "p", "seed"]
+AXES = ["dataset", "network", "augmentation", "p", "seed"]  # of the study
+CELL = ["augmentation", "p", "seed"]  # which point of a profile of the study
 PROVENANCE = ["code", "settings", "data", "commit", "python", "torch", "device"]
 VALUES = ["value", "examples"]
-BESIDE = ["low", "high", "limit", "warning", "residual", "trust"]  # how far to believe a value
-CELL = ["augmentation", "p", "seed"]  # which point of a profile
-REQUIRED = {*POINT, *PROVENANCE, *VALUES}
-# Whole numbers: rows that have none of one would else turn the whole column into fractions.
-WHOLE = ["seed", "steps", "step", "neighbours", "examples"]
+BESIDE = ["low", "high", "limit", "warning", "residual"]  # how far to believe a value
+REQUIRED = {"profile", *PROVENANCE, *VALUES}
+LARGEST = 2**16  # bytes of a picture
 
 
 class RecordError(ValueError):
@@ -43,39 +44,67 @@ def results():
     return Path(os.environ.get("RESULTS", ROOT / "results"))
 
 
-def write(rows, path):
+def runs():
+    """The folder of checkpoints and of records on their way; RUNS, in the environment, moves it."""
+    return Path(os.environ.get("RUNS", ROOT / "runs"))
+
+
+def row(table, measure, value, examples, **settings):
+    """A row of a measure: its table, what was measured, with which settings, on how many."""
+    return dict(table=table, measure=measure, **settings, value=float(value), examples=examples)
+
+
+def write(rows, path, *, axes=AXES):
     """Write rows (dicts or a DataFrame) to a Parquet file, whole or not at all.
 
-    Raises RecordError if a column lacks that every row has, or what is a number is none.
+    `axes` are the columns that say which point a row is of. A value may be a small picture, an
+    array of uint8. Raises RecordError if a column lacks that every row has, what is a number is
+    none, or a picture is too large.
     """
-    frame = _check(pd.DataFrame(rows), path)
+    frame = _whole(rows) if isinstance(rows, list) else rows
+    for name in axes:
+        if name not in frame:
+            raise RecordError(f"record {path} lacks its axis {name}")
+    front = ["profile", *axes, *PROVENANCE]
+    frame = _check(frame, path)[[*front, *(name for name in frame if name not in front)]]
     for name in {*VALUES, *BESIDE}.intersection(frame):
         for value in () if pd.api.types.is_numeric_dtype(frame[name]) else frame[name].dropna():
             if not isinstance(value, Number):
                 raise RecordError(f"record {path}: {name} must be numbers, got {value!r}")
-    frame = _whole(frame)
+    packed = {name: [_packed(value, f"record {path}: {name}") for value in frame[name]]
+              for name in _pictures(frame)}  # fmt: skip
+    table = pa.Table.from_pandas(frame.assign(**packed), preserve_index=False)
     with replacing(path) as temporary:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_file(path):
     """The rows of one file. Raises RecordError, naming it, if it is damaged or foreign."""
     try:
-        frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        table = pq.read_table(path, page_checksum_verification=True)
+        frame = table.to_pandas()
+        for field in table.schema:
+            if pa.types.is_struct(field.type):
+                frame[field.name] = [_unpacked(value) for value in frame[field.name]]
     except Exception as error:  # the decoding of a damaged file fails in many ways
         what = " ".join(str(error).split())
         raise RecordError(f"record {path} is damaged: {what}") from error
-    return _whole(_check(frame, path))
+    return _check(frame, path)
+
+
+def axes_of(frame):
+    """The columns of a read table that say which point a row is of."""
+    names = list(frame)
+    return names[names.index("profile") + 1 : names.index("code")]
 
 
 def read(profile, table, *, code=None):
     """The collected table of a profile as a DataFrame: the rows of one version.
 
-    The engine is that of the most points of the profile, or `code`; of each augmentation the
-    settings are those of the most points. What is left out is named in a warning of one line.
-    Raises FileNotFoundError if nothing is recorded, saying how to record it, ValueError if `code`
-    has made no row.
+    The code is that which made the most points of the table, or `code`; the settings are those of
+    the most points as well, of each augmentation apart. What is left out is named in a warning of
+    one line. Raises FileNotFoundError if nothing is recorded, saying how to record it, ValueError
+    if `code` has made no row.
     """
     rows, words = select(profile, table, code=code)
     if words:
@@ -85,42 +114,40 @@ def read(profile, table, *, code=None):
 
 def select(profile, table, *, code=None):
     """The rows that `read` gives, and the words for what is left out, empty if nothing is."""
-    same = _declared()
-    rows, cells = (
-        frame.assign(version=_versions(frame, same))
-        for frame in (every(profile, table), _cells(profile))
-    )
+    rows, same = every(profile, table), _declared()
+    axes = axes_of(rows)
+    rows["version"] = _versions(rows, same)
     if code is not None:
-        cells = cells[[version[0] == same.get(code, code) for version in cells.version]]
-        if not rows.version.isin(cells.version).any():
+        made = [version[0] == same.get(code, code) for version in rows.version]
+        if not any(made):
             known = ", ".join(sorted(set(rows.code)))
             raise ValueError(f"{table} of profile {profile}: engine {code} made none, only {known}")
-    first, *rest = _points(cells, "version")
-    # One engine may have been given other data, or other precision: then all are named by it.
-    alike = {version[1:] for version in (first, *rest)}
-    called = {v: " of ".join(v if len(alike) > 1 else v[:1]) for v in (first, *rest)}
-    rows, others = _best(rows, cells, "version")
-    version = rows.version.iloc[0]
-    words = [] if code else [f"{n} of engine {called[other]}" for other, n in others.items()]
-    parts, cells = [], cells[cells.version == version]
-    for name, part in rows.groupby("augmentation"):
-        part, others = _best(part, cells[cells.augmentation == name], "settings")
-        words += [f"{n} of {name} with settings {other}" for other, n in others.items()]
-        parts.append(part)
-    rows = pd.concat(parts).sort_index()
-    # Of codes that give the same results each point has one: its rows count once.
-    rank = rows.code.map({name: k for k, name in enumerate(_points(rows, "code"))})
-    rows = rows[rank == rank.groupby([rows[name] for name in CELL]).transform("min")]
-    said = f"only what engine {called[version]} recorded is read"
-    said += f"; points left out: {', '.join(words)}" if words else ""
-    most = f"; engine {called[first]}, which has the most points, has none"
-    said += most if version != first else ""
-    said = [said] if words or version != first else []
+        rows = rows[made]
+    # Of costs every measure has its own versions, of settings every augmentation.
+    apart = rows.stage if table == "cost" else [0] * len(rows)
+    kept, words = [], {}
+    for _, part in rows.groupby(apart):
+        part, others, called = _best(part, axes, "version")
+        if others and code is None:
+            left = ", ".join(f"{n} of engine {_said(v, called)}" for v, n in others.items())
+            engine = _said(part.version.iloc[0], called)
+            words[f"only what engine {engine} recorded is read; points left out: {left}"] = None
+        names = part.augmentation if "augmentation" in axes else [""] * len(part)
+        for name, own in part.groupby(names):
+            own, others, _ = _best(own, axes, "settings")
+            of = f" of {name}" if name else ""
+            left = [f"{n}{of} with settings {settings}" for settings, n in others.items()]
+            words |= dict.fromkeys([f"points left out: {', '.join(left)}"] if left else [])
+            # Of codes that give the same results each point has one: its rows count once.
+            rank = own.code.map({code: k for k, code in enumerate(_points(own, axes, "code"))})
+            first = rank.groupby([own[axis] for axis in axes]).transform("min")
+            kept.append(own[rank == first])
+    rows = pd.concat(kept).sort_index()
     for name in ("device", "torch"):
         kinds = sorted(rows[name].unique())
         if len(kinds) > 1:
-            said.append(f"its rows are of more than one {name}: {', '.join(kinds)}")
-    return rows.drop(columns="version").reset_index(drop=True), "; ".join(said)
+            words[f"its rows are of more than one {name}: {', '.join(kinds)}"] = None
+    return rows.drop(columns="version").reset_index(drop=True), "; ".join(words)
 
 
 def every(profile, table):
@@ -158,16 +185,17 @@ def in_order(names):
 def collect(profile, files, *, keep=False):
     """Merge point files into the profile's tables, each with a CSV beside it.
 
-    The same row counts once, the later file's; one of other code, settings or data is another row.
-    With `keep`, rows already collected stay where
-    the files bring none of the same key: all of them, or those that `keep(rows)` says. Damaged
-    files are named in a warning and left out.
+    A row says in its column `table` into which. The same row counts once, the later file's; one of
+    other code, settings or data is another row. With `keep`, rows already collected stay where the
+    files bring none of the same point, code, settings and data: all of them, or those that
+    `keep(table, rows)` says. Damaged files are named in a warning and left out.
     """
     frames = []
     if keep:
-        old = sorted((results() / profile).glob("*.parquet"))
-        old = [read_file(path).assign(table=path.stem, fresh=False) for path in old]
-        frames += [rows[keep(rows)] if callable(keep) else rows for rows in old]
+        for path in sorted((results() / profile).glob("*.parquet")):
+            rows = read_file(path)
+            rows = rows[keep(path.stem, rows)] if callable(keep) else rows
+            frames.append(rows.assign(table=path.stem, fresh=False))
     for path in files:
         try:
             frame = read_file(path)
@@ -176,36 +204,32 @@ def collect(profile, files, *, keep=False):
             frames.append(frame.assign(fresh=True))
         except RecordError as error:
             warnings.warn(f"{error}: left out", stacklevel=2)
+    frames = [frame for frame in frames if len(frame)]
     if not frames:
         raise FileNotFoundError(f"no records of profile {profile!r} to collect")
-    rows = pd.concat(frames, ignore_index=True)
+    kinds = {tuple(axes_of(frame)) for frame in frames}
+    if len(kinds) > 1:
+        raise RecordError(f"records of profile {profile!r} have different axes: "
+                          f"{' and '.join(', '.join(kind) for kind in sorted(kinds))}")  # fmt: skip
+    axes, rows = list(kinds.pop()), _whole(frames)
     # Always in the same order, whatever was collected first: it is that of the rows as well.
-    ends = [[*POINT, *PROVENANCE, "table", "measure"], [*VALUES, *BESIDE]]
-    rest = sorted(set(rows).difference(*ends, ["fresh"]))
-    rows = rows[[name for name in [*ends[0], *rest, *ends[1], "fresh"] if name in rows]]
+    ends = [["profile", *axes, *PROVENANCE, "table", "measure"], [*VALUES, *BESIDE]]
+    pictures = _pictures(rows)
+    rest = sorted(set(rows).difference(*ends, ["fresh"], pictures))
+    rows = rows[[name for name in [*ends[0], *rest, *ends[1], *pictures, "fresh"] if name in rows]]
     key = [name for name in [*ends[0], *rest] if name in rows and name not in PROVENANCE]
     key += ["code", "settings", "data"]
+    # A point that was measured again brings all its rows: what it had by then does not stay.
+    whole = ["table", *axes, *(["stage"] if "stage" in rows else []), "code", "settings", "data"]
+    again = rows.fresh.groupby([rows[name] for name in whole], dropna=False).transform("any")
+    rows = rows[rows.fresh | ~again].drop(columns="fresh")
     rows = rows.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
-    if "trust" in rows:
-        # Measured at one seed, of a kind of network, and handed on to the other seeds: a point that
-        # was measured again hands on what it has now.
-        kind = [rows[name] for name in key if name != "seed"]
-        now = rows.trust.where(rows.fresh).groupby(kind, dropna=False).transform("last")
-        rows["trust"] = now.fillna(rows.trust.groupby(kind, dropna=False).transform("first"))
-    rows = rows.drop(columns="fresh")
     for table, part in rows.groupby("table"):
         unused = [name for name in part if part[name].isna().all() and name not in REQUIRED]
-        part = part.drop(columns=["table", *unused])
-        write(part, results() / profile / f"{table}.parquet")
+        part = part.drop(columns=["table", *set(unused).difference(axes)])
+        write(part, results() / profile / f"{table}.parquet", axes=axes)
         with replacing(results() / profile / f"{table}.csv") as temporary:
-            part.to_csv(temporary, index=False)
-
-
-def _cells(profile):
-    """Which points have rows of which code and settings, in any table of the profile."""
-    tables = (read_file(path) for path in sorted((results() / profile).glob("*.parquet")))
-    columns = [*CELL, "code", "settings", "data", "device"]
-    return pd.concat([table[columns].drop_duplicates() for table in tables])
+            part.drop(columns=_pictures(part)).to_csv(temporary, index=False)
 
 
 def _versions(frame, same):
@@ -215,15 +239,20 @@ def _versions(frame, same):
     return pd.Series([*zip(codes, frame.data, precision, strict=True)], frame.index, dtype=object)
 
 
-def _best(rows, cells, column):
-    """The rows whose value of `column` has the most points in `cells`; {other value: points}."""
-    best = next(value for value in _points(cells, column) if (rows[column] == value).any())
-    return rows[rows[column] == best], _points(rows[rows[column] != best], column)
+def _said(version, versions):
+    """One engine may have been given other data, or other precision: then all are named by it."""
+    return " of ".join(version if len({v[1:] for v in versions}) > 1 else version[:1])
 
 
-def _points(rows, column):
+def _best(rows, axes, column):
+    """The rows whose value of `column` has the most points; {other value: points}; all values."""
+    first, *rest = (found := _points(rows, axes, column))
+    return rows[rows[column] == first], {value: found[value] for value in rest}, [*found]
+
+
+def _points(rows, axes, column):
     """{value of `column`: number of points}, most first, equal ones in alphabetical order."""
-    found = rows[[*CELL, column]].drop_duplicates()[column].value_counts()
+    found = rows[[*axes, column]].drop_duplicates()[column].value_counts()
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -251,13 +280,39 @@ def _declared():
     return found
 
 
-def _whole(frame):
-    """The frame with its whole numbers as such, missing ones among them or not."""
-    columns = frame.columns.intersection(WHOLE)
-    return frame.astype(
-        {name: "Int64" for name in columns if frame[name].isna().any()}
-        | {name: "int64" for name in columns if frame[name].notna().all()}
-    )
+def _whole(parts):
+    """Rows (dicts) or frames as one frame, in which whole numbers stay so beside missing ones."""
+    if isinstance(parts[0], dict):
+        frame = pd.DataFrame(parts)
+        given = {name: [part[name] for part in parts if name in part] for name in frame}
+        whole = {n: all(type(v) is int for v in values) for n, values in given.items()}
+    else:
+        frame = pd.concat(parts, ignore_index=True)
+        whole = {name: all(pd.api.types.is_integer_dtype(part[name]) for part in parts
+                           if name in part) for name in frame}  # fmt: skip
+    return frame.astype({name: "Int64" if frame[name].isna().any() else "int64"
+                         for name in frame if whole[name]})  # fmt: skip
+
+
+def _pictures(frame):
+    return [name for name in frame if frame[name].dtype == object
+            and any(isinstance(value, np.ndarray) for value in frame[name])]  # fmt: skip
+
+
+def _packed(value, where):
+    """An array as Parquet holds it; what is none stays missing."""
+    if not isinstance(value, np.ndarray):
+        return None
+    if value.dtype != np.uint8 or value.nbytes > LARGEST:
+        raise RecordError(f"{where} must be a picture of uint8 of at most {LARGEST} bytes, "
+                          f"got {value.dtype} of {value.nbytes}")  # fmt: skip
+    return {"shape": list(value.shape), "pixels": value.tobytes()}
+
+
+def _unpacked(value):
+    if value is not None:
+        return np.frombuffer(value["pixels"], np.uint8).reshape(value["shape"])
+    return None
 
 
 def _check(frame, path):

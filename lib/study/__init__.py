@@ -1,8 +1,9 @@
-"""The study: a grid of points, each trained, measured and recorded; what the records decide.
+"""The study and other experiments: grids of points, each measured and recorded; what that decides.
 
-`profile` has the settings, `grid` the points, `recipes` what the engine says of the settings;
-`trained` makes or loads what a point needs, `point` measures it, `runner` makes many, `sweep` is
-the command line; `recorded` and `claims` read.
+`profile` has the settings, `grid` the points, `index` says which are recorded, `workflow` what is
+to be done. Of the study, `recipes` says what the engine has to say of the settings, `trained` makes
+or loads what a point needs, `point` measures it, `runner` makes many; `experiment` runs all else;
+`sweep` is the command line; `recorded`, `claims`, `verdicts` and `power` read.
 """
 
 from importlib import import_module
@@ -12,7 +13,7 @@ _PUBLIC = {
     "Point": "grid", "Profile": "profile", "grid": "grid", "jobs": "grid",
     "augmentation": "trained", "dataset": "trained", "generator": "trained", "judge": "trained",
     "network": "trained", "subject": "trained", "train_or_load": "trained",
-    "points_of": "runner", "run_points": "runner",
+    "points_of": "runner", "run_points": "runner", "run_experiment": "experiment",
 }  # fmt: skip
 __all__ = sorted(_PUBLIC)
 

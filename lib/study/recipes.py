@@ -1,19 +1,24 @@
-"""What the engine has to say of a profile: its data set, its network, its augmentations."""
+"""What the engine has to say of a profile of the study: its augmentations, measures and data."""
 
 from functools import reduce
 
 from lib import augmentation as library
-from lib import checks, data, models
+from lib import checks, data, measures, models
 from lib.gan.training import recipe_of
+from lib.records import schema
 
 
 def check(profile):
     """Refuse settings that would else be refused only after a training."""
-    checks.one_of(profile.dataset, data.CLASSES, "data set")
-    checks.one_of(profile.network, models.NETWORKS, "network")
+    where = profile.path.name
+    checks.one_of(profile.dataset, data.CLASSES, f"{where}: data set")
+    checks.one_of(profile.network, models.NETWORKS, f"{where}: network")
     for name in profile.augmentations:
         for line in profile.factors(name):
-            _checked(*line)
+            _checked(where, *line)
+    for name, settings in profile.measures.items():
+        module = measures.module(name)
+        schema.fit(module.Settings, settings, f"{where}: measures: {name}")
 
 
 def augmentation(profile, name, p=1.0, generator=None):
@@ -30,8 +35,8 @@ def augmentation(profile, name, p=1.0, generator=None):
     return library.with_probability(whole, p)
 
 
-def _checked(name, kind, arguments):
-    made, what = _class(kind), f"augmentation {name!r}"
+def _checked(where, name, kind, arguments):
+    made, what = _class(kind), f"{where}: augmentations: {name!r}"
     if made is None:
         raise ValueError(f"{what}: {kind!r} is no class of lib.augmentation")
     try:

@@ -11,21 +11,13 @@ from safetensors import safe_open
 
 from lib import records
 from lib.study.grid import grid
+from lib.study.index import current
 from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Study as Settings
 
 TITLES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 PHOTOGRAPHS = {"cifar10", "svhn"}
-STAGES = [
-    "compile",
-    "train",
-    "load",
-    "performance",
-    "distances",
-    "checks",
-    "stress",
-    "influence",
-    "trust",
-]
+STAGES = ("compile", "train", "load")  # before the measures
 
 
 def label(profile):
@@ -56,7 +48,8 @@ def study(profile, *tables):
         found[table], words = records.select(profile.name, table)
         lacks.setdefault(words, []).append(table)
     lines = [f"{_listed(names)}: {words}" for words, names in lacks.items() if words]
-    lines += _foreign_settings(profile, found[tables[0]])
+    for table, rows in found.items():
+        lines += _foreign_settings(profile, table, rows)
     return Study(profile, label(profile), found, tuple(lines))
 
 
@@ -101,6 +94,8 @@ def shelf():
     found = []
     for name in records.in_order(file.stem for file in FOLDER.glob("*.yaml")):
         profile = Profile.load(name)
+        if not isinstance(profile, Settings):
+            continue
         try:
             found.append(study(profile, "cost"))
         except FileNotFoundError:
@@ -194,7 +189,8 @@ def seconds(cost):
     by_stage = cost.groupby("stage").value.agg(["median", "max", "size"])
     whole = cost.groupby(records.CELL).value.sum().agg(["median", "max", "size"])
     by_stage.loc["whole point"] = whole
-    order = [name for name in [*STAGES, "whole point"] if name in by_stage.index]
+    measured = [name for name in by_stage.index if name not in (*STAGES, "whole point")]
+    order = [name for name in [*STAGES, *measured, "whole point"] if name in by_stage.index]
     rest = [name for name in by_stage.index if name not in order]
     found = by_stage.loc[[*rest, *order]].reset_index()
     found.columns = ["stage", "median", "longest", "points"]
@@ -244,19 +240,13 @@ def _there(profile, table):
     return {point for point in grid(profile) if (point.augmentation, point.p, point.seed) in cells}
 
 
-def _foreign_settings(profile, table):
+def _foreign_settings(profile, table, rows):
     """A line if the file of the profile is no longer that of the records."""
-    changed = []
-    for name, settings in table.groupby("augmentation").settings.first().items():
-        try:
-            now = profile.version(name)
-        except ValueError:  # the profile has dropped the augmentation
-            now = None
-        if settings != now:
-            changed.append(name)
+    there = current(replace(profile, sweep=profile.sweep | {"remake": False}), table, rows)
+    changed = sorted(set(rows.augmentation[~there]))
     if not changed:
         return []
-    return [f"the profile has changed since the points of {_listed(changed)} were recorded"]
+    return [f"{table}: the profile has changed since {_listed(changed)} were recorded"]
 
 
 def _sentence(line):

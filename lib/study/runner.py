@@ -1,13 +1,12 @@
 """The grid runner: many points in one process, each recorded as soon as it is done."""
 
-import statistics
 import time
 
 from lib import checks, records
 from lib.records.provenance import describe
 from lib.runtime import accelerated, device
-from lib.study.grid import grid
-from lib.study.point import generator_recorded, record_path, recorded, run, run_generator
+from lib.study.index import Index, generator_file
+from lib.study.point import run, run_generator
 from lib.study.sweep import estimate, generator_seconds
 from lib.study.trained import generator
 
@@ -19,14 +18,7 @@ def points_of(profile, augmentation=None, p=None, seed=None):
 
     Those of the grid come first, in its order.
     """
-    lists = [
-        profile.grid[axis] if value is None else value if isinstance(value, list) else [value]
-        for axis, value in (("augmentation", augmentation), ("p", p), ("seed", seed))
-    ]
-    augmentations, dial, seeds = lists
-    wanted = {profile.point(a, q, s): None for s in seeds for q in dial for a in augmentations}
-    planned = [point for point in grid(profile) if point in wanted]
-    return list(dict.fromkeys([*planned, *wanted]))
+    return profile.points(augmentation, p, seed)
 
 
 def run_points(profile, points, *, hours=None, progress=True):
@@ -41,8 +33,8 @@ def run_points(profile, points, *, hours=None, progress=True):
         raise ValueError("hours must be a number > 0, got 0")
     if profile.sweep["compile"] and not accelerated() and profile.subset is None:
         raise ValueError(f"profile {profile.name} is for a GPU, and there is none")
-    started = time.monotonic()
-    todo = [point for point in points if not recorded(profile, point)]
+    started, index = time.monotonic(), Index(profile)
+    todo = [point for point in points if index.missing(point)]
     print(f"{len(points)} points, {len(points) - len(todo)} of them recorded already", flush=True)
     slowest, training = 0.0, {}
     if hours is not None and todo:
@@ -51,7 +43,8 @@ def run_points(profile, points, *, hours=None, progress=True):
         training = {factor: generator_seconds(profile, factor) for factor in factors}
     controls, left, failed = {}, [], {}
     for point in todo:
-        if recorded(profile, point):  # by another process, in the meantime
+        missing = Index(profile).missing(point)
+        if not missing:  # made by another process, in the meantime
             continue
         factors = profile.generators(point.augmentation)
         if hours is not None:
@@ -71,7 +64,7 @@ def run_points(profile, points, *, hours=None, progress=True):
             continue
         seconds = time.monotonic() - began
         slowest = max(slowest, seconds)
-        print(f"{point}: {seconds:.1f} s, {record_path(profile, point).name}", flush=True)
+        print(f"{point}: {seconds:.1f} s, {', '.join(missing)}", flush=True)
     if left:
         needed, point = min(left, key=lambda pair: pair[0])
         said = f"hours={hours:g} are {3600 * hours:.0f} s; {point} takes about {needed:.0f} s"
@@ -88,19 +81,19 @@ def run_points(profile, points, *, hours=None, progress=True):
 
 def _judge_generators(profile, points, progress):
     """Record the quality of each generator whose point, p = 1 of the first seed, is recorded."""
-    seed = profile.grid["seed"][0]
+    seed, index = profile.grid["seed"][0], Index(profile)
     for factor in sorted({f for point in points for f in profile.generators(point.augmentation)}):
-        learnt = recorded(profile, profile.point(factor, 1, seed))
-        if learnt and not generator_recorded(profile, factor):
+        learnt = not index.missing(profile.point(factor, 1, seed))
+        if learnt and generator_file(profile, factor) not in index:
             run_generator(profile, factor, progress=progress)
 
 
 def _expected(profile):
     """Seconds that a point takes on this device: the median of those recorded, else estimated."""
     try:
-        cost = records.every(profile.name, "cost")
+        cost, _ = records.select(profile.name, "cost")
     except FileNotFoundError:
         return sum(estimate(profile).values())
     here = cost[cost.device.str.startswith(describe(device())["device"])]
-    totals = here.groupby([*records.CELL, "code", "settings"]).value.sum()
-    return statistics.median(totals) if len(totals) else sum(estimate(profile).values())
+    totals = here.groupby(records.CELL).value.sum()
+    return totals.median() if len(totals) else sum(estimate(profile).values())

@@ -8,17 +8,18 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from lib import checks, gan, records
+from lib import checks, gan, measures, records
 from lib.attacks.gradient import pgd
 from lib.attacks.threat import frozen
 from lib.checkpoint import history_of
 from lib.gan.training import recipe_of
-from lib.measures import CENTRES
+from lib.measures import Cost
 from lib.runtime import accelerated, device, forward
 from lib.study.grid import grid, jobs
-from lib.study.point import current, record_folder, recorded, run_generator, valid
-from lib.study.profile import Profile
-from lib.study.trained import dataset, generator_path, generators, kept_generator_path, network
+from lib.study.index import File, Index, current, is_current, record_folder
+from lib.study.point import run_generator
+from lib.study.profile import Profile, Study
+from lib.study.trained import dataset, generator_path, kept_generator_path, network
 
 
 def estimate(profile):
@@ -26,7 +27,7 @@ def estimate(profile):
 
     A few steps of training, attack and prediction, in whole batches on a GPU and of 32 images on
     a CPU, scaled by how many images the profile puts through each; augmentation and the linear
-    algebra of influence are not in it. The checks, which one seed has, are shared out among all.
+    algebra of influence are not in it. What one seed has alone is shared out among all.
     """
     images = dataset(profile)
     model = network(profile)
@@ -48,22 +49,12 @@ def estimate(profile):
 
     train = _seconds(step) / learnt
     attacked, predicted = (_seconds(call) / seen for call in (attack, predict))
-    a, d, c = profile.attack, profile.distance, profile.checks
-    s, i = profile.stress, profile.influence
-    runs = {(eps, steps) for eps in a["eps"] for steps in a["steps"]}
-    runs |= {(eps, s["steps"]) for eps in s["adversarial"]} | {(i["eps"], i["steps"])}
-    radii = sum(len(s[centre]) for centre in CENTRES)
-    # Twice the steps, one run a restart, one on the rival; Square only predicts.
-    checked = max(a["steps"]) * (3 + c["restarts"]) * attacked + c["queries"] * predicted
-    return {
-        "train": profile.training["epochs"] * n_train * train,
-        "performance": n_test * sum(steps for _, steps in runs) * attacked,
-        "distances": n_test * d["steps"] * attacked,
-        "checks": min(c["images"], n_test) * len(a["eps"]) * checked / len(profile.grid["seed"]),
-        "stress": n_test * s["neighbours"] * radii * predicted,
-        # The draw of A(S) and its originals, and both once more in the control's eyes.
-        "influence": 4 * n_train * predicted,
-    }
+    cost = Cost(attacked, predicted, n_train, n_test, profile.measures)
+    found, seeds = {"train": profile.training["epochs"] * n_train * train}, profile.grid["seed"]
+    for name, settings in profile.measures.items():
+        shared = len(seeds) if measures.facts(name).first_seed else 1
+        found[name] = measures.module(name).seconds(settings, cost) / shared
+    return found
 
 
 def generator_seconds(profile, factor):
@@ -104,41 +95,84 @@ def _seconds(call):
 
 
 def plan(profile, workers):
-    points = grid(profile)
-    missing = [point for point in points if not recorded(profile, point)]
-    seconds = estimate(profile)
-    megabytes = len(points) * sum(p.numel() for p in network(profile).parameters()) * 4 / 1e6
-    stages = ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items())
+    points, index = grid(profile), Index(profile)
+    missing = [point for point in points if index.missing(point)]
     print(f"profile {profile.name}: {len(points)} points in {len(jobs(profile))} jobs, "
           f"{len(missing)} of them to do")  # fmt: skip
+    said = _plan_study if isinstance(profile, Study) else _plan_experiment
+    said(profile, len(points), len(missing), workers)
+
+
+def _plan_study(profile, points, missing, workers):
+    seconds = estimate(profile)
+    megabytes = points * sum(p.numel() for p in network(profile).parameters()) * 4 / 1e6
+    stages = ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items())
     print(f"a point, timed here on {device().type}: about {_duration(sum(seconds.values()))} "
           f"({stages}; augmentation and influence's linear algebra come on top)")  # fmt: skip
-    trained = {name: generator_seconds(profile, name) for name in generators(profile)}
+    trained = {name: generator_seconds(profile, name) for name in profile.generators()}
     for name, needed in trained.items():
         print(f"generator {name}: about {_duration(needed)}")
-    hours = (sum(seconds.values()) * len(missing) / workers + sum(trained.values())) / 3600
+    hours = (sum(seconds.values()) * missing / workers + sum(trained.values())) / 3600
     print(f"in all about {hours:.2g} hours with {workers} workers, "
           f"and {megabytes:.3g} MB of checkpoints")  # fmt: skip
 
 
+def _plan_experiment(profile, points, missing, workers):
+    try:
+        seconds = records.select(profile.name, "cost")[0].value
+    except FileNotFoundError:
+        print("how long a point takes is not known before one is recorded")
+        return
+    print(f"a point: {_duration(seconds.median())}, the median of {len(seconds)} recorded ones")
+    hours = seconds.mean() * missing / workers / 3600
+    print(f"in all about {hours:.2g} hours with {workers} workers")
+
+
 def status(profile):
-    """A line for each augmentation and seed, a mark for each p: recorded or missing."""
-    done = {point: recorded(profile, point) for point in grid(profile)}
+    """A line for each value of the first and other axes, a mark for each of the dial, or missing.
+
+    The dial is p in the study, and the last axis of an experiment.
+    """
+    index, points = Index(profile), grid(profile)
+    done = {point: not index.missing(point) for point in points}
     print(f"profile {profile.name}: {sum(done.values())} of {len(done)} points are recorded")
-    lines = {}
+    dial, lines = "p" if isinstance(profile, Study) else profile.axes[-1], {}
     for point, is_done in done.items():
-        mark = f"{point.p:g}" if is_done else "-" * len(f"{point.p:g}")
-        lines.setdefault((point.augmentation, point.seed), []).append(mark)
-    for (augmentation, seed), marks in lines.items():
-        print(f"  {augmentation}, seed {seed}: {' '.join(marks)}")
+        words = [str(value) if axis == "augmentation" else f"{axis} {value}"
+                 for axis, value in point.cell.items() if axis != dial]  # fmt: skip
+        value = point.cell[dial]
+        mark = value if isinstance(value, str) else f"{value:g}"
+        mark = mark if is_done else "-" * len(mark)
+        lines.setdefault(", ".join(words) or dial, []).append(mark)
+    for words, marks in lines.items():
+        print(f"  {words}: {' '.join(marks)}")
 
 
 def collect(profile):
-    """Merge the profile's valid point files into `results/`, points outside the grid as well."""
-    files = sorted(record_folder(profile).glob("*.parquet"))
-    kept = [file for file in files if valid(profile, file)]
+    """Merge the profile's record files of now into `results/`, points outside the grid as well.
+
+    A damaged one is set aside and named at the end, in a ValueError: what it held is made again.
+    """
+    folder, damaged, kept = record_folder(profile), [], []
+    for path in current_files(profile):
+        try:
+            records.read_file(path)
+            kept.append(path)
+        except ValueError as error:
+            path.replace(path.with_suffix(".refused"))
+            damaged.append(f"{error}")
     keep = partial(current, profile) if profile.sweep["remake"] else True
     records.collect(profile.name, kept, keep=keep)
+    if damaged:
+        raise ValueError(f"{damaged[0]}: set aside, {len(damaged)} in all in {folder}; "
+                         "started again, the sweep makes them again")  # fmt: skip
+
+
+def current_files(profile):
+    """The record files of a profile in the version of now, in the order of their names."""
+    folder = record_folder(profile)
+    files = sorted(folder.glob("*.parquet"))
+    return [path for path in files if (file := File.of(path.name)) and is_current(profile, file)]
 
 
 def _duration(seconds):
@@ -160,7 +194,7 @@ def main():
         if arguments.command == "plan":
             plan(profile, arguments.workers)
         elif arguments.command == "generator":
-            checks.one_of(arguments.factor, generators(profile), "generator of the grid")
+            checks.one_of(arguments.factor, profile.generators(), "generator of the grid")
             run_generator(profile, arguments.factor, progress=sys.stderr.isatty())
         else:
             {"status": status, "collect": collect}[arguments.command](profile)

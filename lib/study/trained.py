@@ -17,12 +17,9 @@ from lib.checkpoint import CheckpointError
 from lib.files import replacing
 from lib.gan.quality import Judge
 from lib.measures.subject import Subject
-from lib.records.provenance import ROOT, code_version
+from lib.records.provenance import code_version
 from lib.runtime import device
 from lib.study import recipes
-
-RUNS = ROOT / "runs"
-
 
 _load = cache(data.load)
 
@@ -48,13 +45,13 @@ def checkpoint_path(profile, point):
     version = profile.training_version(point.augmentation)
     kind = f"checkpoints-{version}-{code_version('training', 'models', 'augmentation')}"
     precision = profile.training["precision"] if runtime.accelerated() else "fp32"
-    return RUNS / profile.name / f"{kind}-{precision}" / f"{point}.safetensors"
+    return records.runs() / profile.name / f"{kind}-{precision}" / f"{point}.safetensors"
 
 
 def generator_path(profile, factor):
     """The file of the generator that a factor of an augmentation needs."""
     folder = f"generators-{_generator_version(profile, factor)}"
-    return RUNS / profile.name / folder / f"{factor}.safetensors"
+    return records.runs() / profile.name / folder / f"{factor}.safetensors"
 
 
 def _generator_version(profile, factor):
@@ -120,12 +117,6 @@ def augmentation(profile, name, p=1.0, *, progress=True):
     return recipes.augmentation(
         profile, name, p, lambda part: generator(profile, part, progress=progress)
     )
-
-
-def generators(profile):
-    """The factors of the grid's augmentations that need a trained generator."""
-    names = profile.grid["augmentation"] if any(profile.grid["p"]) else []
-    return sorted({factor for name in names for factor in profile.generators(name)})
 
 
 def generator(profile, factor, *, progress=True):

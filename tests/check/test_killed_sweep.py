@@ -227,13 +227,13 @@ def test_points_are_made_again_when_settings_change(house):
     small = {"grid.p": [0], "grid.seed": [0]}
     house.profile("notebooks/profiles/small.yaml", **small)
     house.sweep()
-    house.profile("notebooks/profiles/small.yaml", **small, **{"stress.neighbours": 4})
+    house.profile("notebooks/profiles/small.yaml", **small, **{"measures.stress.neighbours": 4})
     house.sweep()
     table = house.tables()["stress"]
     assert set(table["neighbours"]) == {4}
     assert table["settings"].nunique() == 1
 
-    kept = {"sweep.remake": False, "stress.neighbours": 4}
+    kept = {"sweep.remake": False, "measures.stress.neighbours": 4}
     house.profile("notebooks/profiles/small.yaml", **small, **kept)
     before = house.made("**/*.parquet")
     house.sweep()

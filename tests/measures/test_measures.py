@@ -30,8 +30,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def made(tmp_path_factory):
     """`made(augmentation, p)`: the trained Subject of a small study of digits."""
     folder = tmp_path_factory.mktemp("measures")
-    settings = {"training.epochs": 30, "stress.neighbours": 32, "attack.eps": [0.25, 1.0]}
-    settings["stress.adversarial"] = [0.25, 1.0]
+    settings = {"training.epochs": 30, "measures.stress.neighbours": 32, "measures.performance.eps": [0.25, 1.0]}
+    settings["measures.stress.adversarial"] = [0.25, 1.0]
     profile = small_profile(folder, **settings)
     found = {}
 
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
         return found[augmentation, p]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trained, "RUNS", folder / "runs")
+        patch.setenv("RUNS", str(folder / "runs"))
         yield subject
 
 
@@ -93,7 +93,7 @@ def test_risks_are_counted_by_hand(made, augmentation):
 @pytest.mark.parametrize("augmentation", ["none", "mixup"])
 def test_distances_are_counted_by_hand(made, augmentation):
     subject = made(augmentation, 0 if augmentation == "none" else 1)
-    upto, rows = subject.profile.distance["upto"], distances(subject)
+    upto, rows = subject.profile.measures["distances"]["upto"], distances(subject)
     known = [attacked(subject, eps, steps) for eps in (0.25, 1.0) for steps in (1, 4)]
     found = attacks.boundary_distance(
         subject.model, subject.test.x, subject.y, steps=2, known=known
@@ -167,7 +167,7 @@ def test_distances_that_no_attack_finds_are_missing(made):
 
 
 def settings_changed(subject, model=None, **checks):
-    profile = replace(subject.profile, checks=subject.profile.checks | checks)
+    profile = replace(subject.profile, checks=subject.profile.measures["checks"] | checks)
     images = study.dataset(profile)
     return Subject(profile, subject.point, model or subject.model, images, Identity())
 
@@ -316,7 +316,7 @@ def test_intervals_of_stress(made, augmentation):
 def test_points_on_the_sphere_are_centres_of_their_own(made):
     """Around them stress is another number than around the test points, and of other draws."""
     subject = made("none", 0)
-    stretched = replace(subject.profile, stress=subject.profile.stress | {"sphere": [0.5, 1.0]})
+    stretched = replace(subject.profile, stress=subject.profile.measures["stress"] | {"sphere": [0.5, 1.0]})
     rows = stress(
         Subject(stretched, subject.point, subject.model, study.dataset(stretched), Identity())
     )
@@ -802,19 +802,19 @@ def test_measures_of_a_network_with_batch_norm_use_eval_mode(made):
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("distance.upto", -1, ["upto", "-1"]),
-        ("distance.steps", 0, ["steps", "0"]),
-        ("checks.images", 0, ["images", "0"]),
-        ("checks.queries", 1.5, ["queries", "1.5"]),
-        ("checks.restarts", 0, ["restarts", "0"]),
-        ("stress.sphere", [-1], ["-1"]),
-        ("attack.eps", [-0.5], ["-0.5"]),
-        ("attack.steps", [0], ["steps", "0"]),
-        ("stress.clean", [float("nan")], ["nan"]),
-        ("stress.neighbours", 0, ["neighbours", "0"]),
-        ("influence.method", "magic", ["'magic'", "exact"]),
-        ("influence.method", "identity", ["'identity'", "exact"]),
-        ("influence.test_points", 1.5, ["test_points", "1.5"]),
+        ("measures.distances.upto", -1, ["upto", "-1"]),
+        ("measures.distances.steps", 0, ["steps", "0"]),
+        ("measures.checks.images", 0, ["images", "0"]),
+        ("measures.checks.queries", 1.5, ["queries", "1.5"]),
+        ("measures.checks.restarts", 0, ["restarts", "0"]),
+        ("measures.stress.sphere", [-1], ["-1"]),
+        ("measures.performance.eps", [-0.5], ["-0.5"]),
+        ("measures.performance.steps", [0], ["steps", "0"]),
+        ("measures.stress.clean", [float("nan")], ["nan"]),
+        ("measures.stress.neighbours", 0, ["neighbours", "0"]),
+        ("measures.influence.method", "magic", ["'magic'", "exact"]),
+        ("measures.influence.method", "identity", ["'identity'", "exact"]),
+        ("measures.influence.test_points", 1.5, ["test_points", "1.5"]),
     ],
 )
 def test_settings_are_refused_before_anything_is_trained(tmp_path, setting, value, said, refuses):

@@ -26,10 +26,10 @@ def small_profile(folder, base="digits", **changes):
     settings = copy.deepcopy(vars(Profile.load(base))) | {"profile": "small"}
     del settings["name"], settings["subset"]
     changes = {
-        "subset": [200, 60], "training.epochs": 2, "attack.steps": [1, 4], "stress.steps": 4,
-        "stress.neighbours": 8, "influence.test_points": 20, "influence.steps": 4,
-        "influence.left_out": 3,
-        "distance.steps": 2, "checks.images": 20, "checks.queries": 5, "checks.restarts": 1,
+        "subset": [200, 60], "training.epochs": 2, "measures.performance.steps": [1, 4], "measures.stress.steps": 4,
+        "measures.stress.neighbours": 8, "measures.influence.test_points": 20, "measures.influence.steps": 4,
+        "measures.trust.left_out": 3,
+        "measures.distances.steps": 2, "measures.checks.images": 20, "measures.checks.queries": 5, "measures.checks.restarts": 1,
         "grid.p": [0, 0.25, 1], "grid.seed": [0, 1], "grid.augmentation": ["classic", "mixup"],
         "augmentations.gan-ns": ["Generative", GAN | {"kind": "ns"}],
         "augmentations.gan-wgp": ["Generative", GAN | {"kind": "wgp"}],
@@ -77,22 +77,22 @@ def expected_rows(profile, p, checked):
     trusted = [("influence", "retraining", test) for test in ("clean", "adversarial")]
     trusted += [("cost", "trust")]
     signs = [("checks", kind) for kind in ("no gradient", "random outputs", "short of 1")]
-    signs += [("checks", "missed")] * 4 * len(profile.attack["eps"]) + [("cost", "checks")]
+    signs += [("checks", "missed")] * 4 * len(profile.measures["performance"]["eps"]) + [("cost", "checks")]
     tests = [("none", "gradient norm")]
     tests += [(test, method) for test in ("clean", "adversarial")
-              for method in (profile.influence["method"], "identity")]  # fmt: skip
+              for method in (profile.measures["influence"]["method"], "identity")]  # fmt: skip
     readings = ["groups", "pairs", "top"] + (["control"] if p else [])
     return (
         [("cost", stage) for stage in STAGES]
         + [("performance", "none", 0.0, 0)]
-        + [("performance", "pgd", e, s) for e in profile.attack["eps"]
-           for s in profile.attack["steps"]]
-        + [("stress", "clean", "all", e) for e in profile.stress["clean"]]
+        + [("performance", "pgd", e, s) for e in profile.measures["performance"]["eps"]
+           for s in profile.measures["performance"]["steps"]]
+        + [("stress", "clean", "all", e) for e in profile.measures["stress"]["clean"]]
         + [("distances", "risk within")] * 31 + [("distances", "mean distance")]
         + [("distances", "quantile")] * 5
         + signs * checked
-        + [("stress", "sphere", "all", e) for e in profile.stress["sphere"]]
-        + [("stress", "adversarial", group, e) for e in profile.stress["adversarial"]
+        + [("stress", "sphere", "all", e) for e in profile.measures["stress"]["sphere"]]
+        + [("stress", "adversarial", group, e) for e in profile.measures["stress"]["adversarial"]
            for group in ("successful", "unsuccessful")]
         + [("influence", "misclassified", test) for test in ("clean", "adversarial")]
         + [("influence", reading, *test) for reading in readings for test in tests]
@@ -247,7 +247,7 @@ def test_a_record_of_other_code_or_settings_does_not_count(house, tmp_path, engi
     assert not study.recorded(profile, profile.point("classic", 0.25, 0))
     assert study.recorded(profile, profile.point("classic", 0, 0))  # the same point
     assert study.recorded(small_profile(tmp_path, **{"grid.seed": [0, 1, 2]}), point)
-    for change in ({"stress.neighbours": 9}, {"training.epochs": 3}, {"subset": [200, 59]}):
+    for change in ({"measures.stress.neighbours": 9}, {"training.epochs": 3}, {"subset": [200, 59]}):
         assert not study.recorded(small_profile(tmp_path, **change), point)
     engine("stress")
     assert not study.recorded(profile, point)
@@ -259,7 +259,7 @@ def test_a_record_stands_where_points_are_not_remade(house, tmp_path, engine):
     assert not study.recorded(profile, point)
     path = study.run(profile, point, progress=False)
     assert study.recorded(profile, point)
-    other = small_profile(tmp_path, **{"sweep.remake": False, "stress.neighbours": 9})
+    other = small_profile(tmp_path, **{"sweep.remake": False, "measures.stress.neighbours": 9})
     assert not study.recorded(other, point)  # another network is another point
     engine("stress")
     assert study.recorded(profile, point)
@@ -353,8 +353,8 @@ def runs_through(profile):
 
 def test_the_fast_gpu_profile_runs_on_cifar10(house, tmp_path, cifar):
     runs_through(small_profile(tmp_path, "cifar10", **{
-        "subset": [64, 10], "training.epochs": 1, "attack.steps": [1], "stress.steps": 1,
-        "influence.steps": 1, "influence.test_points": 10, "stress.neighbours": 2,
+        "subset": [64, 10], "training.epochs": 1, "measures.performance.steps": [1], "measures.stress.steps": 1,
+        "measures.influence.steps": 1, "measures.influence.test_points": 10, "measures.stress.neighbours": 2,
     }))  # fmt: skip
 
 

@@ -265,9 +265,9 @@ def test_the_same_p_twice_is_one_point(altered):
     [
         ({"training.epochs": 21}, True),
         ({"training.weight_decay": 0.0}, True),
-        ({"attack.eps": [0.25]}, True),
-        ({"stress.neighbours": 33}, True),
-        ({"influence.test_points": 100}, True),
+        ({"measures.performance.eps": [0.25]}, True),
+        ({"measures.stress.neighbours": 33}, True),
+        ({"measures.influence.test_points": 100}, True),
         ({"network": "resnet9"}, True),
         ({"training.precision": "bf16"}, True),
         ({"sweep.batch": 100}, False),
@@ -302,7 +302,7 @@ OTHER = ["Generative", {"kind": "wgp", "seed": 0, "steps": 9}]
         ({"augmentations.gan-ns": OTHER}, True, True),
         ({"augmentations.gan-wgp": OTHER}, False, False),
         ({"augmentations.mixup": ["Mixup", {"alpha": 2.0}]}, False, False),
-        ({"attack.eps": [0.25]}, False, False),
+        ({"measures.performance.eps": [0.25]}, False, False),
     ],
 )  # fmt: skip
 def test_networks_and_generators_follow_their_own_settings(altered, change, network, generator):
@@ -437,7 +437,7 @@ def test_an_unknown_profile(refuses):
         ({"training.epoch": 3}, ["training", "'epoch'", "epochs"]),
         ({"training.epochs": None}, ["training", "'epochs'", "missing"]),
         ({"grid.seed": None}, ["grid", "'seed'", "missing"]),
-        ({"stress.radius": 1}, ["stress", "'radius'", "neighbours"]),
+        ({"measures.stress.radius": 1}, ["stress", "'radius'", "neighbours"]),
         ({"optimizer": "adam"}, ["'optimizer'", "training"]),
         ({"influence": None}, ["'influence'", "missing"]),
         ({"dataset": "digit"}, ["'digit'", "digits", "cifar10"]),
@@ -515,7 +515,7 @@ def test_a_path_may_be_a_path(altered):
         ({"dataset": 3}, ["dataset", "3"]),
         ({"grid": [0]}, ["grid", "[0]"]),
         ({"sweep.remake": "no"}, ["sweep: remake", "'no'"]),
-        ({"attack.eps": []}, ["attack: eps", "[]"]),
+        ({"measures.performance.eps": []}, ["attack: eps", "[]"]),
     ],
 )  # fmt: skip
 def test_a_setting_of_the_wrong_kind_is_a_line(altered, refuses, change, said):
@@ -551,5 +551,5 @@ def test_profiles_are_read_without_torch():
 
 
 def test_two_and_two_point_nought_are_one_setting(altered):
-    one, other = (Profile.load(altered(**{"stress.clean": [0.5, two]})) for two in (2, 2.0))
+    one, other = (Profile.load(altered(**{"measures.stress.clean": [0.5, two]})) for two in (2, 2.0))
     assert one.version("mixup") == other.version("mixup")

@@ -260,7 +260,7 @@ def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, mon
     changes = {
         "network": "small_cnn", "subset": [300, 100], "training.epochs": 10,
         "training.batch_size": 30, "training.learning_rate": 0.03, "sweep.batch": 50,
-        "grid.augmentation": ["classic", "mixup"], "influence.method": "exact",
+        "grid.augmentation": ["classic", "mixup"], "measures.influence.method": "exact",
     }  # fmt: skip
     profile = small_profile(tmp_path, "cifar10", **changes)
     assert (profile.training["precision"], profile.sweep["compile"]) == ("bf16", True)
@@ -316,7 +316,7 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
 
 def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_path, refuses):
     """The exact Hessian of ResNet-50's last layer takes more than a processor is given for it."""
-    profile = small_profile(tmp_path, **{"network": "resnet50", "influence.method": "exact"})
+    profile = small_profile(tmp_path, **{"network": "resnet50", "measures.influence.method": "exact"})
     point = profile.point("none", 0, 0)
     refuses(lambda: run_points(profile, [point]), "influence: method", "20490", "cg")
     assert not trained.checkpoint_path(profile, point).exists()

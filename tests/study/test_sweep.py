@@ -16,7 +16,7 @@ from tests.study.test_point import small_profile
 
 @pytest.fixture
 def house(tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "RUNS", tmp_path / "house" / "runs")
+    monkeypatch.setenv("RUNS", str(tmp_path / "house" / "runs"))
     monkeypatch.setenv("RESULTS", str(tmp_path / "house" / "results"))
     return tmp_path / "house"
 

@@ -81,12 +81,12 @@ def test_two_augmentations_at_one_seed_share_initialisation_and_order(house, tmp
 def test_a_network_is_trained_once(house, tmp_path, capsys):
     profile = small_profile(tmp_path)
     first = weights(profile, "classic", 0.25)
-    (checkpoint,) = files(trained.RUNS, "*.safetensors")
+    (checkpoint,) = files(records.runs(), "*.safetensors")
     before = checkpoint.stat()
     assert equal(weights(profile, "classic", 0.25), first)
     assert checkpoint.stat().st_mtime_ns == before.st_mtime_ns
     # A live point of a chapter writes no record.
-    assert files(trained.RUNS, "*") == [checkpoint]
+    assert files(records.runs(), "*") == [checkpoint]
     assert not records.results().exists()
     assert capsys.readouterr().err == ""
 
@@ -110,7 +110,7 @@ def test_the_network_is_on_eval_mode_trained_or_loaded(house, tmp_path):
 def test_a_damaged_checkpoint_is_named_and_made_again(house, tmp_path, capsys, damage):
     profile = small_profile(tmp_path)
     first = weights(profile, "mixup", 0.25)
-    (checkpoint,) = files(trained.RUNS, "*.safetensors")
+    (checkpoint,) = files(records.runs(), "*.safetensors")
     damage(checkpoint)
     assert equal(weights(profile, "mixup", 0.25), first)
     said = capsys.readouterr().err
@@ -123,9 +123,9 @@ def test_a_damaged_checkpoint_is_named_and_made_again(house, tmp_path, capsys, d
 def test_the_checkpoint_of_another_point_is_named_and_made_again(house, tmp_path, capsys):
     profile = small_profile(tmp_path)
     first = weights(profile, "mixup", 0.25)
-    (checkpoint,) = files(trained.RUNS, "*.safetensors")
+    (checkpoint,) = files(records.runs(), "*.safetensors")
     weights(profile, "classic", 0.25)
-    (other,) = set(files(trained.RUNS, "*.safetensors")) - {checkpoint}
+    (other,) = set(files(records.runs(), "*.safetensors")) - {checkpoint}
     checkpoint.write_bytes(other.read_bytes())
     capsys.readouterr()
     assert equal(weights(profile, "mixup", 0.25), first)
