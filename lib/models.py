@@ -4,6 +4,7 @@ Each takes images in [0, 1] (normalisation lives inside), gives logits, and is t
 `head(features(x))` of a feature map and a linear last layer.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -117,6 +118,12 @@ def build(name, classes, channels, precision="fp32"):
     model = NETWORKS[name](classes, channels).to(memory_format=torch.channels_last)
     model.precision = checks.one_of(precision, runtime.PRECISIONS, "precision")
     return model
+
+
+def linear(shape, classes):
+    """Multinomial logistic regression on images of `shape` (c, h, w): all is the last layer."""
+    checks.count(classes, "classes")
+    return Network(nn.Flatten(), nn.Linear(math.prod(shape), classes))
 
 
 def initialise(model, seed):
