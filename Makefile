@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 PEERS := benchmarks/.venv
 # A killed run leaves nothing locked or half-written, so the next one simply goes on.
 SNAKEMAKE := snakemake --quiet=rules --cores $(CORES) --nolock --rerun-incomplete --keep-going
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile $(if $(SINCE),--since $(SINCE))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a worker: two of them beat one worker with two threads on small networks.
 export OMP_NUM_THREADS ?= 1
@@ -21,11 +22,11 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4000000000
 book: $(READY)  ## execute the chapters, build the website; run the digits study if the engine changed
 	$(SNAKEMAKE) book
 
-test: $(READY)  ## the engine's tests
-	python -m pytest --ignore tests/check -n auto --maxprocesses 4 --dist loadfile
+test: $(READY)  ## the engine's tests; SINCE=<commit>: those that what has changed since can reach
+	$(PYTEST) --ignore tests/check
 
 check: $(READY)  ## browser, killed sweep and other long tests; needs the website that `book` built
-	python -m pytest tests/check -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) tests/check
 
 plan: $(READY)  ## how many points, hours and megabytes PROFILE takes
 	python -m lib.study plan "$(PROFILE)" --workers $(CORES)

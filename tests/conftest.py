@@ -12,8 +12,8 @@ from torch import nn
 from lib import training
 from lib.data import ImageDataset
 from lib.records import provenance
-from lib.study import trained
 
+pytest_plugins = ["tests.reach"]
 torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("book")

@@ -5,6 +5,7 @@ there, and no file has to be opened. What is collected already, the table of cos
 """
 
 import os
+import sys
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -54,18 +55,30 @@ def generator_file(profile, factor):
 
 
 class Index:
-    """What is recorded of a profile, as it was when this was made."""
+    """What is recorded of a profile: as it was when this was made, and what was made since.
+
+    A file that is cut off is named on stderr and does not count.
+    """
 
     def __init__(self, profile):
         self.profile = profile
         there = filter(None, map(File.of, _listed(record_folder(profile))))
-        whole = {file for file in there if _whole(record_folder(profile) / f"{file}")}
+        whole = {file for file in there if _whole(self._path(file))}
         collected = self._collected()
         self.uncollected = {f for f in whole - collected if is_current(profile, f)}
         self._files = {self._key(file) for file in whole | collected}
 
     def __contains__(self, file):
-        return self._key(file) in self._files
+        if self._key(file) in self._files:
+            return True
+        path = self._path(file)
+        whole = _whole(path)
+        if not whole and path.exists():
+            print(f"record {path} is cut off: to be made again", file=sys.stderr)
+        return whole
+
+    def _path(self, file):
+        return record_folder(self.profile) / f"{file}"
 
     def _key(self, file):
         """Where points are kept, they stand whatever code made them."""
@@ -147,10 +160,10 @@ def _listed(folder):
 
 
 def _whole(path):
-    """Whether the file ends as a Parquet file does: one that was cut off is no record."""
-    with open(path, "rb") as file:
-        file.seek(0, os.SEEK_END)
-        if file.tell() < 12:
-            return False
-        file.seek(-4, os.SEEK_END)
-        return file.read() == b"PAR1"
+    """Whether a file is there and ends as a Parquet file does."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return file.read() == b"PAR1"
+    except OSError:  # it is not there, or has not so many bytes
+        return False

@@ -11,13 +11,14 @@ from lib.study.index import Index, generator_file, record_file, record_folder
 from lib.study.trained import checkpoint_path, dataset, network, subject, train_or_load
 
 
-def run(profile, point, *, controls=None, progress=True):
+def run(profile, point, *, controls=None, index=None, progress=True):
     """Train a point's network and measure what is not recorded of it, a record each.
 
     `controls` are Subjects at p = 0 by seed, to which that of the point is added, if a measure
-    needs it. What a measure needs is made before its seconds are counted.
+    needs it; `index` says what is recorded. What a measure needs is made before its seconds are
+    counted.
     """
-    index = Index(profile)
+    index = index or Index(profile)
     todo = index.missing(point)
     modules = {name: measures.module(name) for name in todo}
     needs = {need for name in todo for need in measures.facts(name).needs}

@@ -48,8 +48,13 @@ def study(profile, *tables):
         found[table], words = records.select(profile.name, table)
         lacks.setdefault(words, []).append(table)
     lines = [f"{_listed(names)}: {words}" for words, names in lacks.items() if words]
+    changed = {}
     for table, rows in found.items():
-        lines += _foreign_settings(profile, table, rows)
+        changed.setdefault(_foreign_settings(profile, table, rows), []).append(table)
+    for kinds, names in changed.items():
+        if kinds:
+            since = f"since the points of {_listed(kinds)} were recorded"
+            lines.append(f"{_listed(names)}: the profile has changed {since}")
     return Study(profile, label(profile), found, tuple(lines))
 
 
@@ -241,12 +246,9 @@ def _there(profile, table):
 
 
 def _foreign_settings(profile, table, rows):
-    """A line if the file of the profile is no longer that of the records."""
-    there = current(replace(profile, sweep=profile.sweep | {"remake": False}), table, rows)
-    changed = sorted(set(rows.augmentation[~there]))
-    if not changed:
-        return []
-    return [f"{table}: the profile has changed since {_listed(changed)} were recorded"]
+    """The augmentations whose rows are no longer of the settings of the profile's file."""
+    kept = replace(profile, sweep=profile.sweep | {"remake": False})  # whatever code made them
+    return tuple(sorted(set(rows.augmentation[~current(kept, table, rows)])))
 
 
 def _sentence(line):

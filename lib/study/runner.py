@@ -43,7 +43,7 @@ def run_points(profile, points, *, hours=None, progress=True):
         training = {factor: generator_seconds(profile, factor) for factor in factors}
     controls, left, failed = {}, [], {}
     for point in todo:
-        missing = Index(profile).missing(point)
+        missing = index.missing(point)
         if not missing:  # made by another process, in the meantime
             continue
         factors = profile.generators(point.augmentation)
@@ -57,7 +57,7 @@ def run_points(profile, points, *, hours=None, progress=True):
                 generator(profile, factor, progress=progress)
                 training[factor] = 0.0
             began = time.monotonic()
-            run(profile, point, controls=controls, progress=progress)
+            run(profile, point, controls=controls, index=index, progress=progress)
         except (FloatingPointError, ValueError) as error:
             print(f"{point} failed: {error}", flush=True)
             failed[point] = error
@@ -72,16 +72,16 @@ def run_points(profile, points, *, hours=None, progress=True):
             raise ValueError(f"{said}: nothing is begun")
         print(f"{len(left)} points are left, of {said}", flush=True)
     else:
-        _judge_generators(profile, points, progress)
+        _judge_generators(profile, points, index, progress)
     if failed:
         point, error = next(iter(failed.items()))
         raise ValueError(f"{len(failed)} points failed, the first of them {point}: {error}")
     return [point for _, point in left]
 
 
-def _judge_generators(profile, points, progress):
+def _judge_generators(profile, points, index, progress):
     """Record the quality of each generator whose point, p = 1 of the first seed, is recorded."""
-    seed, index = profile.grid["seed"][0], Index(profile)
+    seed = profile.grid["seed"][0]
     for factor in sorted({f for point in points for f in profile.generators(point.augmentation)}):
         learnt = not index.missing(profile.point(factor, 1, seed))
         if learnt and generator_file(profile, factor) not in index:

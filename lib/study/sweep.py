@@ -15,7 +15,7 @@ from lib.checkpoint import history_of
 from lib.gan.training import recipe_of
 from lib.measures import Cost
 from lib.runtime import accelerated, device, forward
-from lib.study.grid import grid, jobs
+from lib.study.grid import grid, jobs, label
 from lib.study.index import File, Index, current, is_current, record_folder
 from lib.study.point import run_generator
 from lib.study.profile import Profile, Study
@@ -151,28 +151,38 @@ def status(profile):
 def collect(profile):
     """Merge the profile's record files of now into `results/`, points outside the grid as well.
 
-    A damaged one is set aside and named at the end, in a ValueError: what it held is made again.
+    One that is damaged, or of another point than its name says, is set aside and named at the end,
+    in a ValueError: started again, the sweep makes it again.
     """
-    folder, damaged, kept = record_folder(profile), [], []
-    for path in current_files(profile):
+    refused, kept = [], []
+    for path in sorted(record_folder(profile).glob("*.parquet")):
+        file = File.of(path.name)
+        if file is None or not is_current(profile, file):
+            continue
         try:
-            records.read_file(path)
+            _check(path, file)
             kept.append(path)
         except ValueError as error:
             path.replace(path.with_suffix(".refused"))
-            damaged.append(f"{error}")
+            refused.append(f"{error}")
     keep = partial(current, profile) if profile.sweep["remake"] else True
-    records.collect(profile.name, kept, keep=keep)
-    if damaged:
-        raise ValueError(f"{damaged[0]}: set aside, {len(damaged)} in all in {folder}; "
-                         "started again, the sweep makes them again")  # fmt: skip
+    if kept or not refused:
+        records.collect(profile.name, kept, keep=keep)
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise ValueError(f"{refused[0]}{more}: set aside; sweep again to make them again")
 
 
-def current_files(profile):
-    """The record files of a profile in the version of now, in the order of their names."""
-    folder = record_folder(profile)
-    files = sorted(folder.glob("*.parquet"))
-    return [path for path in files if (file := File.of(path.name)) and is_current(profile, file)]
+def _check(path, file):
+    """ValueError if a record file is damaged, or its rows are of another point or version."""
+    first = records.read_file(path).iloc[0]
+    axes = records.axes_of(first.to_frame().T)
+    cell = {axis: first[axis] for axis in axes if axis not in ("dataset", "network")}
+    point = label(cell)
+    if file.measure == "generators":
+        point = f"generator-{first['augmentation']}"
+    if (point, first["code"], first["settings"]) != (file.point, file.code, file.settings):
+        raise ValueError(f"record {path} is of another point or version than its name says")
 
 
 def _duration(seconds):

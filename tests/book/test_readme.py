@@ -35,7 +35,7 @@ def record(profile, points, error):
     for table, kinds in measures.items():
         frame = pd.DataFrame(
             {"profile": profile.name, **vars(point), **shared, **kind,
-             "settings": profile.version(point.augmentation),
+             "settings": profile.version(table, point.augmentation)[1],
              "value": error(point.augmentation) + 0.001 * (point.seed**2 % 7)
              * len(point.augmentation)}
             for point in points for kind in kinds

@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lib import records
 from lib.records.provenance import ROOT
+from lib.study.index import record_file
+from lib.study.profile import Profile
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
 
@@ -84,11 +87,12 @@ def test_chapters_are_executed_again_when_versions_are_declared_the_same(built):
 
 def test_a_point_that_was_made_by_hand_is_collected(built):
     """It is in no job: without this the sweep would have nothing to do, and the tables lack it."""
-    record = built / "runs" / "digits" / "records" / "classic-p0.35-seed0.parquet"
-    record.parent.mkdir(parents=True, exist_ok=True)
-    cost = pd.read_parquet(built / "results" / "digits" / "cost.parquet")
-    cost[(cost.augmentation == "classic") & (cost.seed == 0)].assign(table="cost").to_parquet(record)
-    assert {"performance", "cost"} <= planned(built)
+    profile = Profile.read("digits")
+    file = record_file(profile, profile.point("classic", 0.35, 0), "stress")
+    rows = pd.read_parquet(built / "results" / "digits" / "stress.parquet")
+    rows = rows[(rows.augmentation == "classic") & (rows.p == 0.5) & (rows.seed == 0)]
+    records.write(rows.assign(p=0.35, table="stress"), built / "runs/digits/records" / f"{file}")
+    assert {"stress", "cost"} <= planned(built)
 
 
 def test_only_pages_are_rendered_again_when_a_page_changes(built):

@@ -55,7 +55,8 @@ class House:
         environment = os.environ | {
             "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"
         }  # fmt: skip
-        environment.pop("RESULTS", None)
+        if not Path(profile).is_absolute():  # in the copy's own folders
+            environment.pop("RESULTS", None)
         self.log = self.folder / "log.txt"
         with open(self.log, "w") as log:
             return subprocess.Popen(
@@ -92,6 +93,7 @@ class House:
                 "stress",
                 "influence",
                 "distribution",
+                "trust",
                 "cost",
             ]
             return {name: records.read("small", name) for name in names}
@@ -134,7 +136,8 @@ POINTS = {(a, p, seed) for a, p in [("none", 0), ("classic", 0.5), ("gan-ns", 0.
 def is_complete(tables):
     for name, table in tables.items():
         found = set(zip(table.augmentation, table.p, table.seed, strict=True))
-        assert found == {point for point in POINTS if name != "checks" or point[2] == 0}, name
+        alone = name in ("checks", "trust")  # of the first seed
+        assert found == {point for point in POINTS if not alone or point[2] == 0}, name
     assert len(tables["performance"]) == len(POINTS) * (1 + 2 * 2)
     assert len(tables["stress"]) == len(POINTS) * (4 + 1 + 2 * 2)
     checked = sum(seed == 0 for *_, seed in POINTS)  # the first seed's are
@@ -144,7 +147,8 @@ def is_complete(tables):
 
 def test_a_killed_sweep_goes_on(house):
     house.profile("notebooks/profiles/small.yaml", **{"grid.augmentation": ["classic", "gan-ns"]})
-    files = len(POINTS) + 1  # and that of the generator
+    # The network and four measures each, two more at the first seed, and the generator.
+    files = 5 * len(POINTS) + 2 * 3 + 1
     process = house.start()
     deadline = time.monotonic() + 100
     while not house.records() and time.monotonic() < deadline and process.poll() is None:
@@ -169,8 +173,10 @@ def test_a_killed_sweep_goes_on(house):
     again = house.made("**/*.parquet") | house.made("executed/*") | house.made("jobs/*")
     assert again == everything
 
-    # A damaged record, and the damaged checkpoint of its network, are named and made again.
-    damaged = house.folder / "runs/small/records/classic-p0.5-seed1.parquet"
+    # A damaged record whose rows are in no table, and the damaged checkpoint of its network, are
+    # named and made again.
+    shutil.rmtree(house.folder / "results" / "small")
+    (damaged,) = (house.folder / "runs/small/records").glob("classic-p0.5-seed1.stress.*")
     (checkpoint,) = (house.folder / "runs/small").rglob("classic-p0.5-seed1.safetensors")
     for path in (damaged, checkpoint):
         path.write_bytes(path.read_bytes()[:-500])
@@ -181,7 +187,10 @@ def test_a_killed_sweep_goes_on(house):
     executed = house.folder / "runs/small/executed/classic-seed1-part0.ipynb"
     assert checkpoint.name in executed.read_text()
     now = house.made()
-    assert {path: what for path, what in now.items() if path != damaged} == others
+    network = {path for path in now if path.name.startswith("classic-p0.5-seed1.network.")}
+    assert {path: what for path, what in now.items() if path not in {damaged, *network}} == {
+        path: what for path, what in others.items() if path not in network
+    }
     is_complete(repaired := house.tables())
     for name in tables.keys() - {"cost"}:
         pd.testing.assert_frame_equal(repaired[name], tables[name], check_exact=True)
@@ -192,13 +201,13 @@ def test_a_lost_record_is_made_again(house):
     only = {"grid.p": [0], "grid.seed": [0, 1], "sweep.remake": False}
     house.profile("notebooks/profiles/small.yaml", **only)
     house.sweep()
-    tables, (first, second) = house.tables(), house.records()
-    kept = house.made()[second]
+    tables, (first, *others) = house.tables(), house.records()
+    kept = house.made()
     first.unlink()
     shutil.rmtree(house.folder / "results" / "small")
     house.sweep()
-    assert house.records() == [first, second]
-    assert house.made()[second] == kept
+    assert house.records() == [first, *others]
+    assert {path: house.made()[path] for path in others} == {path: kept[path] for path in others}
     again = house.tables()["performance"]
     pd.testing.assert_frame_equal(again, tables["performance"], check_exact=True)
 
@@ -217,7 +226,7 @@ def test_recorded_tables_survive_a_fresh_checkout_and_a_larger_grid(house):
     house.profile("notebooks/profiles/small.yaml", **only | {"grid.seed": [0, 1]})
     house.sweep()
     after = house.tables()["performance"]
-    assert [path.stem for path in house.records()] == ["none-p0-seed1"]
+    assert {path.name.rsplit(".", 3)[0] for path in house.records()} == {"none-p0-seed1"}
     assert set(after.seed) == {0, 1}
     pd.testing.assert_frame_equal(after[after.seed == 0], before, check_exact=True)
 

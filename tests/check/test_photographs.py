@@ -39,7 +39,11 @@ def photographs(tmp_path, monkeypatch):
             table = records.read_file(path).assign(
                 profile=cifar.name, dataset=cifar.dataset, network=cifar.network
             )
-            table["settings"] = [cifar.version(name) for name in table.augmentation]
+            owners = {name: one for one in cifar.all_measures for name in cifar.tables(one)}
+            stages = dict.fromkeys(("compile", "train", "load"), "network")
+            measures = table.stage.replace(stages) if path.stem == "cost" else owners[path.stem]
+            pairs = table.assign(owner=measures)[["owner", "augmentation"]]
+            table["settings"] = [cifar.version(*pair)[1] for pair in pairs.itertuples(index=False)]
             parts = [
                 table[table.p.map(seeds).ge(table.seed)].assign(code=code)
                 for code, seeds in engines.items()

@@ -39,7 +39,9 @@ def altered(tmp_path):
         settings = settings_of("digits")
         for where, value in changes.items():
             *above, name = where.split(".")
-            section = settings[above[0]] if above else settings
+            section = settings
+            for part in above:
+                section = section[part]
             section[name] = value
             if value is None:
                 del section[name]
@@ -103,6 +105,14 @@ def test_no_augmentation_has_no_probability(refuses):
 # Shipped profiles
 
 
+def _leaves(settings, whole):
+    """(name, value, value in `whole`) of each setting."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        yield from _leaves(value, whole[name])
+        if not isinstance(value, dict):
+            yield name, value, whole[name]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_profile_is_what_its_file_says(name):
     profile, settings = Profile.load(name), settings_of(name)
@@ -110,10 +120,8 @@ def test_a_shipped_profile_is_what_its_file_says(name):
     extended = settings.pop("extends", None)
     for key, value in settings.items():
         whole = getattr(profile, key)
-        if extended and isinstance(value, dict):
-            assert value.items() <= whole.items()
-        else:
-            assert whole == value
+        for part, own, found in _leaves(value, whole) if extended else [(key, value, whole)]:
+            assert own == found, part
     # What a processor can afford is another study than the whole data set's.
     assert (profile.subset is None) == (name != "photographs")
     assert Profile.load(str(FOLDER / f"{name}.yaml")) == profile
@@ -178,7 +186,7 @@ def test_a_profile_that_extends_another_has_its_settings_but_for_its_own(tmp_pat
     assert mine.name == "mine"
     assert mine.training == base.training | {"epochs": 3}
     assert mine.grid == base.grid | {"p": [0, 1]}
-    for section in ("attack", "stress", "influence", "augmentations", "sweep"):
+    for section in ("measures", "augmentations", "sweep"):
         assert getattr(mine, section) == getattr(base, section)
     # It may extend a file of one's own, and so on.
     (tmp_path / "next.yaml").write_text(f"extends: {path}\nprofile: next\nnetwork: resnet9\n")
@@ -265,9 +273,10 @@ def test_the_same_p_twice_is_one_point(altered):
     [
         ({"training.epochs": 21}, True),
         ({"training.weight_decay": 0.0}, True),
-        ({"measures.performance.eps": [0.25]}, True),
-        ({"measures.stress.neighbours": 33}, True),
-        ({"measures.influence.test_points": 100}, True),
+        ({"measures.performance.eps": [0.25]}, {"performance", "distances", "checks"}),
+        ({"measures.stress.neighbours": 33}, {"stress"}),
+        ({"measures.influence.test_points": 100}, {"influence", "trust"}),
+        ({"measures.trust.left_out": 11}, {"trust"}),
         ({"network": "resnet9"}, True),
         ({"training.precision": "bf16"}, True),
         ({"sweep.batch": 100}, False),
@@ -285,9 +294,15 @@ def test_the_same_p_twice_is_one_point(altered):
     ],
 )
 def test_the_version_follows_the_settings_that_matter(altered, change, matters):
-    version = Profile.load("digits").version("mixup")
-    assert version == Profile.load(altered()).version("mixup")
-    assert (Profile.load(altered(**change)).version("mixup") != version) is matters
+    """Of a measure, beside its own: those of the network, and of what it builds on."""
+    one, same = Profile.load("digits"), Profile.load(altered())
+    other = Profile.load(altered(**change))
+    for name in one.all_measures:
+        assert one.version(name, "mixup") == same.version(name, "mixup")
+    changed = {n for n in one.all_measures
+               if other.version(n, "mixup") != one.version(n, "mixup")}  # fmt: skip
+    everything = set(one.all_measures)
+    assert changed == (matters if isinstance(matters, set) else everything if matters else set())
 
 
 OTHER = ["Generative", {"kind": "wgp", "seed": 0, "steps": 9}]
@@ -314,7 +329,8 @@ def test_networks_and_generators_follow_their_own_settings(altered, change, netw
 def test_versions_tell_augmentations_apart():
     profile = Profile.load("digits")
     names = ["none", *profile.grid["augmentation"], "mixup+classic"]
-    assert len({profile.version(name) for name in names}) == len(names)
+    for measure in profile.all_measures:
+        assert len({profile.version(measure, name) for name in names}) == len(names)
 
 
 # Augmentations that need a generator
@@ -439,7 +455,7 @@ def test_an_unknown_profile(refuses):
         ({"grid.seed": None}, ["grid", "'seed'", "missing"]),
         ({"measures.stress.radius": 1}, ["stress", "'radius'", "neighbours"]),
         ({"optimizer": "adam"}, ["'optimizer'", "training"]),
-        ({"influence": None}, ["'influence'", "missing"]),
+        ({"measures.influence": None}, ["trust builds on influence"]),
         ({"dataset": "digit"}, ["'digit'", "digits", "cifar10"]),
         ({"network": "vgg"}, ["'vgg'", "small_cnn", "resnet50"]),
         ({"grid.augmentation": ["clasic"]}, ["'clasic'", "classic", "mixup"]),
@@ -515,7 +531,7 @@ def test_a_path_may_be_a_path(altered):
         ({"dataset": 3}, ["dataset", "3"]),
         ({"grid": [0]}, ["grid", "[0]"]),
         ({"sweep.remake": "no"}, ["sweep: remake", "'no'"]),
-        ({"measures.performance.eps": []}, ["attack: eps", "[]"]),
+        ({"measures.performance.eps": []}, ["measures: performance: eps", "[]"]),
     ],
 )  # fmt: skip
 def test_a_setting_of_the_wrong_kind_is_a_line(altered, refuses, change, said):
@@ -551,5 +567,7 @@ def test_profiles_are_read_without_torch():
 
 
 def test_two_and_two_point_nought_are_one_setting(altered):
-    one, other = (Profile.load(altered(**{"measures.stress.clean": [0.5, two]})) for two in (2, 2.0))
-    assert one.version("mixup") == other.version("mixup")
+    one, other = (
+        Profile.load(altered(**{"measures.stress.clean": [0.5, two]})) for two in (2, 2.0)
+    )
+    assert one.version("stress", "mixup") == other.version("stress", "mixup")

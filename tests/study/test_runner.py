@@ -3,20 +3,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import records, runtime
+from lib import measures, records, runtime
+from lib.measures import performance
 from lib.study import point as study
 from lib.study import runner, sweep, trained
 from lib.study.grid import grid
+from lib.study.index import Index, generator_file
 from lib.study.profile import Profile
 from lib.study.runner import points_of, run_points
-from tests.study.test_point import same, small_profile
+from tests.study.test_point import frame_of, run, same, small_profile
 from tests.test_runtime import graphs
 
 NAMES = st.lists(st.sampled_from(["classic", "mixup", "classic+mixup"]), min_size=1, unique=True)
 
 
 def done(profile):
-    return [point for point in grid(profile) if study.recorded(profile, point)]
+    index = Index(profile)
+    return [point for point in grid(profile) if not index.missing(point)]
 
 
 # Which points
@@ -55,28 +58,28 @@ def test_a_point_may_be_named_by_single_values():
 def test_each_point_is_recorded_as_soon_as_it_is_done(house, tmp_path, monkeypatch, capsys):
     """A process that dies in the middle loses the point it is at, and no other."""
     profile = small_profile(tmp_path)
-    points, performance = grid(profile)[:4], study.performance
+    points, rows = grid(profile)[:4], performance.rows
 
-    def gone(subject):
+    def gone(subject, settings):
         if subject.point == points[2]:
             raise RuntimeError("CUDA error: unspecified launch failure")
-        return performance(subject)
+        return rows(subject, settings)
 
     house("one")
-    monkeypatch.setattr(study, "performance", gone)
+    monkeypatch.setattr(performance, "rows", gone)
     with pytest.raises(RuntimeError, match="CUDA"):
         run_points(profile, points, progress=False)
     assert done(profile) == points[:2]
-    monkeypatch.setattr(study, "performance", performance)
+    monkeypatch.setattr(performance, "rows", rows)
     capsys.readouterr()
     assert run_points(profile, points, progress=False) == []
     said = capsys.readouterr().out
     assert "4 points, 2 of them recorded already" in said
     assert [str(point) in said for point in points] == [False, False, True, True]
-    made = [records.read_file(study.record_path(profile, point)) for point in points]
+    made = [frame_of(profile, point) for point in points]
     house("other")
     for point, frame in zip(points, made, strict=True):  # alone, each gives the same
-        same(records.read_file(study.run(profile, point, progress=False)), frame)
+        same(run(profile, point.augmentation, point.p, point.seed), frame)
 
 
 def test_what_another_process_makes_in_the_meantime_is_not_made_again(house, tmp_path, monkeypatch):
@@ -86,8 +89,7 @@ def test_what_another_process_makes_in_the_meantime_is_not_made_again(house, tmp
     def and_the_next_one(profile, point, **_):
         made.append(point)
         for one in points:
-            path = study.run(profile, one, progress=False)
-        return path
+            study.run(profile, one, progress=False)
 
     monkeypatch.setattr(runner, "run", and_the_next_one)
     assert run_points(profile, points, progress=False) == []
@@ -101,9 +103,9 @@ def test_generators_are_judged_once_their_points_are_there(house, tmp_path):
     })  # fmt: skip
     first, second = grid(profile)
     run_points(profile, [first], progress=False)
-    assert not study.generator_recorded(profile, "gan-ns")
+    assert generator_file(profile, "gan-ns") not in Index(profile)
     run_points(profile, [first, second], progress=False)
-    assert study.generator_recorded(profile, "gan-ns")
+    assert generator_file(profile, "gan-ns") in Index(profile)
     # What is kept outlives the runs: in a fresh checkout no generator is trained.
     kept = trained.kept_generator_path(profile, "gan-ns")
     assert kept.exists()
@@ -116,6 +118,19 @@ def test_generators_are_judged_once_their_points_are_there(house, tmp_path):
 
 
 # A budget of time
+
+
+class Made:
+    """An index of points alone; of generators it has all."""
+
+    def missing(self, point):
+        return [] if point in self._points else ["all"]
+
+    def __init__(self, points):
+        self._points = points
+
+    def __contains__(self, file):
+        return True
 
 
 @pytest.fixture
@@ -136,8 +151,7 @@ def clock(monkeypatch):
             now[0] += times.pop(factor, 0)
 
         monkeypatch.setattr(runner, "generator", trained)
-        monkeypatch.setattr(runner, "recorded", lambda profile, point: point in made)
-        monkeypatch.setattr(runner, "generator_recorded", lambda profile, factor: True)
+        monkeypatch.setattr(runner, "Index", lambda profile: Made(made))
         monkeypatch.setattr(runner, "_expected", lambda profile: expected)
         monkeypatch.setattr(runner, "generator_seconds", lambda _, factor: times.get(factor, 0))
         return made, now
@@ -269,7 +283,7 @@ def test_the_fast_path_gives_the_same_study_on_a_cpu(house, tmp_path, cifar, mon
     def study_in(name):
         house(name)
         run_points(profile, points, progress=False)
-        return [records.read_file(study.record_path(profile, point)) for point in points]
+        return [frame_of(profile, point) for point in points]
 
     plain = study_in("plain")
     assert not plain[0].device.str.contains("bf16|compiled").any()
@@ -308,15 +322,17 @@ def test_memory_that_runs_out_names_the_setting_of_the_profile(house, tmp_path, 
     monkeypatch.setattr("lib.measures.subject.pgd", full)
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
         own.adversarial(0.5, 1)
-    monkeypatch.setattr("lib.measures.prediction_change_stress", full)
+    monkeypatch.setattr("lib.measures.stress.prediction_change_stress", full)
     with pytest.raises(MemoryError, match="sweep: batch: 250"):
-        study.stress(own)
+        measures.module("stress").rows(own, profile.measures["stress"])
     assert done(profile) == []
 
 
 def test_a_solve_that_does_not_fit_is_refused_before_the_training(house, tmp_path, refuses):
     """The exact Hessian of ResNet-50's last layer takes more than a processor is given for it."""
-    profile = small_profile(tmp_path, **{"network": "resnet50", "measures.influence.method": "exact"})
+    profile = small_profile(
+        tmp_path, **{"network": "resnet50", "measures.influence.method": "exact"}
+    )
     point = profile.point("none", 0, 0)
     refuses(lambda: run_points(profile, [point]), "influence: method", "20490", "cg")
     assert not trained.checkpoint_path(profile, point).exists()

@@ -5,13 +5,14 @@ import sys
 import pytest
 import yaml
 
-from lib import records
+from lib import measures, records
 from lib.records.provenance import ROOT
 from lib.study import point as study
-from lib.study import sweep, trained
+from lib.study import sweep
 from lib.study.grid import grid
+from lib.study.index import Index, generator_file, record_file, record_folder
 from lib.study.profile import FOLDER, Profile
-from tests.study.test_point import small_profile
+from tests.study.test_point import frame_of, small_profile
 
 
 @pytest.fixture
@@ -34,14 +35,22 @@ def says(monkeypatch, capsys):
 
 
 def record(profile, point, value=0.5):
-    """A record as the study writes it, of one row, made without any training."""
-    row = {
-        "profile": profile.name, **vars(point), "table": "performance", "measure": "clean error",
-        "code": study.code_version("study.point"), "data": "d",
-        "settings": profile.version(point.augmentation),
-        "commit": "c", "python": "3", "torch": "2", "device": "cpu", "value": value, "examples": 1,
-    }  # fmt: skip
-    records.write([row, row | {"table": "cost"}], study.record_path(profile, point))
+    """The records of a point as the study writes them, of a row each, made without training."""
+    for name in profile.measured(point):
+        file = record_file(profile, point, name)
+        row = {
+            "profile": profile.name, **vars(point), "measure": "clean error", "code": file.code,
+            "settings": file.settings, "data": "d", "commit": "c", "python": "3", "torch": "2",
+            "device": "cpu", "value": value, "examples": 1,
+        }  # fmt: skip
+        rows = [row | {"table": table} for table in profile.tables(name)]
+        rows.append(row | {"table": "cost", "stage": name})
+        records.write(rows, record_folder(profile) / f"{file}")
+
+
+def remove(profile):
+    for path in record_folder(profile).iterdir():
+        path.unlink()
 
 
 # plan
@@ -97,9 +106,10 @@ def test_an_estimate_is_of_the_right_order(house, tmp_path):
     """Against the seconds that a run says it took: within a factor of ten on a busy machine."""
     profile = small_profile(tmp_path, subset=[640, 200], **{"training.epochs": 5})
     estimated = sweep.estimate(profile)
-    path = study.run(profile, profile.point("none", 0, 0), progress=False)
-    cost = records.read_file(path).query("table == 'cost'").set_index("stage")["value"]
-    assert all(seconds > 0 for seconds in estimated.values())
+    point = profile.point("none", 0, 0)
+    study.run(profile, point, progress=False)
+    cost = frame_of(profile, point).query("table == 'cost'").set_index("stage")["value"]
+    assert all(seconds > 0 for name, seconds in estimated.items() if name != "trust")
     assert cost["train"] / 10 < estimated["train"] < cost["train"] * 10
 
 
@@ -150,7 +160,8 @@ def test_collect_takes_the_points_of_the_profile(house, tmp_path, says):
     says("collect", tmp_path / "small.yaml")
     found = records.read("small", "performance")
     assert sorted(found["value"]) == [0, 1, 2, 3, 99]
-    assert len(records.read("small", "cost")) == 5
+    whole = [*points[:4], profile.point("classic", 0.75, 0)]
+    assert len(records.read("small", "cost")) == sum(len(profile.measured(one)) for one in whole)
     assert records.profiles() == ["small"]
 
 
@@ -159,7 +170,7 @@ def test_collect_leaves_out_what_other_settings_or_code_made(house, tmp_path, sa
     first, second, third, *_ = grid(profile)
     record(small_profile(tmp_path / "other", **{"training.epochs": 7}), first, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "code_version", lambda *modules: "0" * 12)
+        patch.setattr(measures, "code_version", lambda *modules: "0" * 12)
         record(profile, second, 2)
     record(profile, third, 3)
     says("collect", tmp_path / "small.yaml")
@@ -176,28 +187,33 @@ def test_collect_keeps_what_was_recorded_and_is_still_valid(
     first, second, *_ = grid(profile)
     with monkeypatch.context() as patch:
         if not same_engine:
-            patch.setattr(study, "code_version", lambda *modules: "0" * 12)
+            patch.setattr(measures, "code_version", lambda *modules: "0" * 12)
         record(profile, first, 1)
         says("collect", tmp_path / "small.yaml")
-    study.record_path(profile, first).unlink()
-    assert study.recorded(profile, first) == (same_engine or not remake)
+    remove(profile)
+    assert (not Index(profile).missing(first)) == (same_engine or not remake)
     record(profile, second, 2)
     says("collect", tmp_path / "small.yaml")
     found = sorted(records.every("small", "performance")["value"])
     assert found == ([1, 2] if same_engine or not remake else [2])
 
 
-def test_collect_names_a_damaged_record_and_goes_on(house, tmp_path, monkeypatch, capsys):
+def test_collect_names_a_damaged_record_and_sets_it_aside(house, tmp_path, monkeypatch, capsys):
     profile = small_profile(tmp_path)
     first, second, *_ = grid(profile)
     record(profile, first, 1)
     record(profile, second, 2)
-    damaged = study.record_path(profile, first)
+    damaged = record_folder(profile) / f"{record_file(profile, first, 'performance')}"
     damaged.write_bytes(damaged.read_bytes()[:50])
     monkeypatch.setattr(sys, "argv", ["sweep", "collect", str(tmp_path / "small.yaml")])
-    sweep.main()
+    with pytest.raises(SystemExit) as stopped:
+        sweep.main()
+    assert stopped.value.code == 2
     assert str(damaged) in capsys.readouterr().err
     assert records.read("small", "performance")["value"].tolist() == [2]
+    assert len(records.read("small", "stress")) == 2
+    assert not damaged.exists()
+    assert Index(profile).missing(first) == ["performance"]
 
 
 # The command line
@@ -254,9 +270,9 @@ def test_a_generator_is_made_from_the_command_line(house, tmp_path, says):
     assert re.search(
         r"generator gan-ns: about [\d.]+ (s|min|h)", says("plan", tmp_path / "small.yaml")
     )
-    assert not study.generator_recorded(profile, "gan-ns")
+    assert generator_file(profile, "gan-ns") not in Index(profile)
     says("generator", tmp_path / "small.yaml", "gan-ns")
-    assert study.generator_recorded(profile, "gan-ns")
+    assert generator_file(profile, "gan-ns") in Index(profile)
     assert "generator gan-ns: about 0.0 s" in says("plan", tmp_path / "small.yaml")
 
 

@@ -195,7 +195,7 @@ def test_a_network_knows_its_generator(house, tmp_path, capsys):
 
 
 def test_only_grids_that_need_generators_have_them(tmp_path):
-    assert trained.generators(small_profile(tmp_path)) == []
+    assert small_profile(tmp_path).generators() == []
     both = {"grid.augmentation": ["classic+gan-wgp", "gan-ns", "gan-wgp"]}
-    assert trained.generators(small_profile(tmp_path, **both)) == ["gan-ns", "gan-wgp"]
-    assert trained.generators(small_profile(tmp_path, **both, **{"grid.p": [0]})) == []
+    assert small_profile(tmp_path, **both).generators() == ["gan-ns", "gan-wgp"]
+    assert small_profile(tmp_path, **both, **{"grid.p": [0]}).generators() == []
