@@ -2,7 +2,8 @@
 
 `threat` is the ground: a frozen network, the norms, the ball. `gradient` has FGSM, BIM, PGD and the
 risk under an attack; `autoattack` and `square` need no step size; `minimal` finds the smallest
-perturbation, `linear` what it would be if the network were linear; `masking` asks whether an attack can be believed.
+perturbation, `linear` what it would be of a linear network; `masking` asks whether an attack can be
+believed.
 """
 
 from lib.attacks.autoattack import apgd, worst_of
