@@ -120,10 +120,17 @@ def build(name, classes, channels, precision="fp32"):
     return model
 
 
-def linear(shape, classes):
-    """Multinomial logistic regression on images of `shape` (c, h, w): all is the last layer."""
+def dense(shape, classes, hidden=()):
+    """Fully connected layers on images of `shape` (c, h, w), each of `hidden` units with a ReLU.
+
+    Without any: multinomial logistic regression, of which all is the last layer.
+    """
     checks.count(classes, "classes")
-    return Network(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+    widths = [math.prod(shape), *(checks.count(width, "hidden") for width in hidden)]
+    body = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        body += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return Network(nn.Sequential(*body), nn.Linear(widths[-1], classes))
 
 
 def initialise(model, seed):

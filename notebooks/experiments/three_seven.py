@@ -43,7 +43,7 @@ def point(eps_train, weight_decay, seed, *, labels, epochs, batch_size, learning
     """Rows of one network: its risks, losses and weights."""
     images = data.only(data.load("mnist"), labels)
     x, y = images.test_images.float() / 255, images.test_labels
-    model = models.initialise(models.linear(x.shape[1:], len(labels)), seed)
+    model = models.initialise(models.dense(x.shape[1:], len(labels)), seed)
     train(
         model, images, Adversarial(model, eps_train, 1), epochs=epochs, seed=seed,
         batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
