@@ -40,8 +40,8 @@ def point(attack, *, priors, epsilons, times):
             R, b = order_parameters(clusters, Rule(eps=eps, attack=attack), times)
             for measure, values in {"error": adversarial_error(clusters, R, b), "b": b}.items():
                 for alpha, value in zip(times, values.tolist(), strict=True):
-                    rows.append(dict(measure=measure, prior=prior, eps=eps, alpha=alpha,
-                                     value=value, examples=1))  # fmt: skip
+                    rows.append({"measure": measure, "prior": prior, "eps": eps, "alpha": alpha,
+                                     "value": value, "examples": 1})  # fmt: skip
     return rows
 
 

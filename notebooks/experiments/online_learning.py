@@ -55,8 +55,8 @@ def point(scenario, prior, n, seed, *, rules, times, eps):
         for measure, values in readings.items():
             for alpha, value in zip(times, values.tolist(), strict=True):
                 rows.append(
-                    dict(measure=measure, source=source, alpha=alpha, value=value,
-                         examples=round(alpha * n))
+                    {"measure": measure, "source": source, "alpha": alpha, "value": value,
+                         "examples": round(alpha * n)}
                 )  # fmt: skip
     return rows
 

@@ -40,12 +40,12 @@ def point(eps, *, n, alpha, runs):
         readings = {"R": R[0, run], "b": b[0, run]}
         readings["error"] = adversarial_error(clusters, *readings.values())
         for measure, value in readings.items():
-            rows.append(dict(measure=measure, source="stream", run=run, value=float(value),
-                             examples=round(alpha * n)))  # fmt: skip
+            rows.append({"measure": measure, "source": "stream", "run": run, "value": float(value),
+                             "examples": round(alpha * n)})  # fmt: skip
     R, b = order_parameters(clusters, rule, [alpha])
     for measure, (value,) in {"R": R, "b": b, "error": adversarial_error(clusters, R, b)}.items():
-        rows.append(dict(measure=measure, source="equations", run=0, value=float(value),
-                         examples=round(alpha * n)))  # fmt: skip
+        rows.append({"measure": measure, "source": "equations", "run": 0, "value": float(value),
+                         "examples": round(alpha * n)})  # fmt: skip
     return rows
 
 
