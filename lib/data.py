@@ -82,6 +82,42 @@ def load(name, root=None, download=True):
     return dataset
 
 
+def only(dataset, labels):
+    """The images of some classes alone, which are renumbered in the order of `labels`.
+
+    ValueError if a label is there twice, or is none of the data set's.
+    """
+    labels = [checks.one_of(label, range(len(dataset.classes)), "label") for label in labels]
+    if len(set(labels)) < len(labels) or not labels:
+        raise ValueError(f"labels must be some classes, each of them once, got {labels}")
+
+    def part(images, own):
+        here = torch.isin(own, torch.tensor(labels))
+        number = torch.full((len(dataset.classes),), -1)
+        number[labels] = torch.arange(len(labels))
+        return images[here], number[own[here]]
+
+    names = tuple(dataset.classes[label] for label in labels)
+    train = part(dataset.train_images, dataset.train_labels)
+    return ImageDataset(
+        f"{dataset.name} {', '.join(names)}", names, *train,
+        *part(dataset.test_images, dataset.test_labels),
+    )  # fmt: skip
+
+
+def first_there(*names):
+    """The first of the data sets that is on this machine or can be fetched.
+
+    Raises DataNotFound, of the last, if none is.
+    """
+    for name in names[:-1]:
+        try:
+            return load(name)
+        except DataNotFound:
+            continue
+    return load(names[-1])
+
+
 def _cache():
     from platformdirs import user_cache_dir
 

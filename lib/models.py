@@ -4,6 +4,7 @@ Each takes images in [0, 1] (normalisation lives inside), gives logits, and is t
 `head(features(x))` of a feature map and a linear last layer.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -117,6 +118,19 @@ def build(name, classes, channels, precision="fp32"):
     model = NETWORKS[name](classes, channels).to(memory_format=torch.channels_last)
     model.precision = checks.one_of(precision, runtime.PRECISIONS, "precision")
     return model
+
+
+def dense(shape, classes, hidden=()):
+    """Fully connected layers on images of `shape` (c, h, w), each of `hidden` units with a ReLU.
+
+    Without any: multinomial logistic regression, of which all is the last layer.
+    """
+    checks.count(classes, "classes")
+    widths = [math.prod(shape), *(checks.count(width, "hidden") for width in hidden)]
+    body = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        body += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return Network(nn.Sequential(*body), nn.Linear(widths[-1], classes))
 
 
 def initialise(model, seed):

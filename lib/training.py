@@ -43,6 +43,7 @@ def train(
     (one cycle, after Smith and Topin); `weight_decay` is SGD's, on every parameter. An epoch
     drops the last, incomplete batch. Data order and augmentation draw from generators of their
     own, made from `seed` and the epoch, so that the order is the same whatever the augmentation.
+    An augmentation that attacks a network is refused if it is not `model`.
 
     `checkpoint` names a safetensors file that is written at most every `checkpoint_seconds` and
     at the end. Where it exists, training goes on from it to the same weights as without the
@@ -50,6 +51,7 @@ def train(
     damaged or of another training, FloatingPointError if the loss is no longer finite.
     """
     checks.count(epochs, "epochs")
+    augmentation.begin(model)
     seed = int(seed)
     device = next(model.parameters()).device
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)

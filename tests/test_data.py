@@ -179,3 +179,29 @@ def test_a_tilde_in_the_root_is_the_home_folder(tmp_path, monkeypatch, refuses):
     monkeypatch.setenv("DATA_ROOT", "~/images")
     refuses(lambda: data.load("mnist", download=False), tmp_path / "images",
             error=data.DataNotFound)  # fmt: skip
+
+
+def test_some_classes_alone_are_renumbered_in_the_order_given():
+    digits = data.load("digits")
+    two = data.only(digits, (7, 3))
+    assert two.classes == ("7", "3")
+    for part in ("train", "test"):
+        images, labels = (getattr(two, f"{part}_{what}") for what in ("images", "labels"))
+        whole, own = (getattr(digits, f"{part}_{what}") for what in ("images", "labels"))
+        assert set(labels.tolist()) == {0, 1}
+        for number, label in enumerate((7, 3)):
+            assert torch.equal(images[labels == number], whole[own == label])
+    assert two.checksum != digits.checksum
+
+
+@pytest.mark.parametrize("labels", [(3, 3), (), (3, 10), (-1,)])
+def test_classes_that_are_not_there_or_there_twice(labels, refuses):
+    refuses(lambda: data.only(data.load("digits"), labels), "label")
+
+
+def test_the_first_data_set_that_is_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    monkeypatch.setattr(data, "_read", lambda *of: (_ for _ in ()).throw(OSError("no network")))
+    assert data.first_there("mnist", "digits").name == "digits"
+    with pytest.raises(data.DataNotFound, match="mnist"):
+        data.first_there("cifar10", "mnist")

@@ -121,3 +121,21 @@ def test_unknown_network(refuses):
 @pytest.mark.parametrize(("classes", "channels"), [(0, 3), (10, 0), (-1, 3)])
 def test_sizes_that_make_no_network(classes, channels, refuses):
     refuses(lambda: models.build("small_cnn", classes, channels), min(classes, channels))
+
+
+def test_dense_networks_are_products_of_their_layers():
+    x = torch.rand(4, 2, 3, 5)
+    flat = (x.flatten(1) - 0.5) / 0.25
+    logistic, deep = models.dense((2, 3, 5), 4), models.dense((2, 3, 5), 4, [7, 6])
+    assert torch.allclose(
+        logistic(x), flat @ logistic.head.weight.T + logistic.head.bias, atol=1e-5
+    )
+    one, two = (layer for layer in deep.body if hasattr(layer, "weight"))
+    hidden = (two((one(flat)).relu())).relu()
+    assert torch.allclose(deep(x), deep.head(hidden), atol=1e-5)
+    assert deep(x).shape == (4, 4)
+
+
+def test_dense_networks_of_no_units_are_refused(refuses):
+    refuses(lambda: models.dense((1, 4, 4), 2, [0]), "hidden", 0)
+    refuses(lambda: models.dense((1, 4, 4), 0), "classes", 0)

@@ -47,6 +47,9 @@ class Augmentation:
     def draw(self, sample, generator):
         raise NotImplementedError
 
+    def begin(self, model):
+        """Hear which network is about to be trained; ValueError if it is the wrong one."""
+
     def __matmul__(self, inner):
         return Composition((self, inner))
 
@@ -73,6 +76,10 @@ class Composition(Augmentation):
             sample = factor.draw(sample, generator)
         return sample
 
+    def begin(self, model):
+        for factor in self.factors:
+            factor.begin(model)
+
 
 class Sometimes(Augmentation):
     """An augmentation that leaves each unit as it is, bit for bit, unless its coin falls heads."""
@@ -90,6 +97,9 @@ class Sometimes(Augmentation):
             torch.where(heads[:, None, None, None], drawn.x, x),
             torch.where(heads[:, None], drawn.y, y),
         )
+
+    def begin(self, model):
+        self.augmentation.begin(model)
 
 
 def with_probability(augmentation, p, per=None):
