@@ -173,6 +173,10 @@ class Study(Profile):
             return sorted({factor for name in names for factor in self.generators(name)})
         return [part for part, kind, _ in self.factors(name) if kind == "Generative"]
 
+    def attacks(self, name):
+        """Whether an augmentation attacks the network that is trained on it."""
+        return any(kind == "Adversarial" for _, kind, _ in self.factors(name))
+
     def measured(self, point):
         """The names of the measures of a point: some need the networks of one seed only."""
         first = point.seed == self.grid["seed"][0]

@@ -20,9 +20,9 @@ STUDIES = {
     "two engines": {"engine": FIRST, "faster": {0: 1, 0.5: 1}},
 }
 SAID = {
-    "one seed": ["11 of the 153 points", "no claim is decided"],
-    "three seeds": ["33 of the 153 points", "at 3 of 3 seeds"],
-    "two engines": ["12 of the 153 points", "11 of engine engine"],
+    "one seed": ["13 of the 183 points", "no claim is decided"],
+    "three seeds": ["39 of the 183 points", "at 3 of 3 seeds"],
+    "two engines": ["14 of the 183 points", "13 of engine engine"],
 }
 
 
