@@ -36,7 +36,6 @@ seed = 0  # of initialisation and data order, the same for all that are compared
 # %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
-import torch
 from IPython.display import Markdown
 
 from lib import attacks, data, models, records

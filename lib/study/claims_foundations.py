@@ -15,7 +15,7 @@ EXAMPLES, TRAINING, MODEL = (
     "08_adversarial_examples", "09_adversarial_training", "10_modelling")  # fmt: skip
 EPS = 0.1  # Linf, of the linear networks: named in advance; the talk states none
 FAR = 0.2  # of the small networks
-CLOSE = {"R": 0.02, "b": 0.1}  # how near is near enough, for a stream of 1,000 dimensions
+CLOSE = {"R": 0.01, "b": 0.04}  # how near is near enough, for a stream of 1,000 dimensions
 END = 100  # learning time of the talk's scenarios
 
 
