@@ -193,7 +193,7 @@ Markdown(
     f"Without an attack the classifier errs on {mean_risk('fgsm', 0):.1%} of the test images. At eps "
     f"{crossing:g} the attack brings it to {mean_risk('fgsm', crossing):.0%}, the number of the talk. "
     f"At eps {claims.EPS:g} it is {mean_risk('fgsm', claims.EPS):.0%}; that it is more than 40 % there: "
-    f"*{forty.verdict}*, by {claims.effect_sentence(forty.effects[0])}. "
+    f"*{forty.verdict}*, by {claims.in_words(forty.effects[0])}. "
     f"The formula without bounds says {mean_risk('formula', crossing):.0%} at eps {crossing:g}, "
     "nearly twice as much. The same size of change with signs drawn at random does nothing: "
     f"{mean_risk('random signs', crossing):.1%}. It is the direction that counts."
@@ -214,7 +214,7 @@ loss = claims.linear(networks)[1]
 Markdown(
     f"**What we see.** The two ways differ by {off:.2%} of the test images at most, over all seeds and "
     f"every eps. The loss under attack rises at every step of eps: *{loss.verdict}*; the smallest step of "
-    f"a curve is {claims.effect_sentence(loss.effects[0], '+.3f')} nats."
+    f"a curve is {claims.in_words(loss.effects[0], 'nats', 3)}."
 )
 
 # %% [markdown]
@@ -293,7 +293,7 @@ Markdown(
     + "; ".join(lines)
     + f". Random signs stay at {told[told.by == 'random signs'].value.max():.1%} or less. That attacks "
     f"through surrogates fool the target: *{fools.verdict}* "
-    f"(more than random signs by {claims.effect_sentence(fools.effects[-1])} on the convolutions)."
+    f"(more than random signs by {claims.in_words(fools.effects[-1])} on the convolutions)."
 )
 
 # %% [markdown]

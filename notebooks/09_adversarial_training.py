@@ -71,9 +71,9 @@ _, _, robust, costs, decay = claims.linear(linear)
 at = f"eps {claims.EPS:g}"
 Markdown(
     f"**What we see.** Training at eps {claims.EPS:g} changes the risk at {at} by "
-    f"{claims.effect_sentence(robust.effects[0])}: *{robust.verdict}* that it makes the classifier robust. The clean "
-    f"error changes by {claims.effect_sentence(costs.effects[0])}, and by "
-    f"{claims.effect_sentence(costs.effects[-1])} with the larger eps: *{costs.verdict}* that there is a price."
+    f"{claims.in_words(robust.effects[0])}: *{robust.verdict}* that it makes the classifier robust. The clean "
+    f"error changes by {claims.in_words(costs.effects[0])}, and by "
+    f"{claims.in_words(costs.effects[-1])} with the larger eps: *{costs.verdict}* that there is a price."
 )
 
 # %% [markdown]
@@ -190,7 +190,7 @@ charts.against(
 # %% tags=["hide-input"]
 Markdown(
     f"**What we see.** The strongest decay leaves more risk at {at} than adversarial training without any, by "
-    f"{claims.effect_sentence(decay.effects[0])}: *{decay.verdict}* that decay does not replace it."
+    f"{claims.in_words(decay.effects[0])}: *{decay.verdict}* that decay does not replace it."
 )
 
 # %% [markdown]
@@ -240,10 +240,10 @@ helps, more, deceives = claims.networks(deep)
 seconds = summary["seconds of training"]
 Markdown(
     f"**What we see.** PGD training changes the risk under PGD at eps {claims.FAR:g} by "
-    f"{claims.effect_sentence(helps.effects[0])}: *{helps.verdict}* that it makes the network robust. FGSM training leaves "
-    f"more risk than PGD training, by {claims.effect_sentence(more.effects[0])}: *{more.verdict}*. "
+    f"{claims.in_words(helps.effects[0])}: *{helps.verdict}* that it makes the network robust. FGSM training leaves "
+    f"more risk than PGD training, by {claims.in_words(more.effects[0])}: *{more.verdict}*. "
     "Asked by its own attack, the network of FGSM training looks better than it is: from FGSM to PGD its risk "
-    f"grows by more than that of PGD training, by {claims.effect_sentence(deceives.effects[0])}: *{deceives.verdict}*. "
+    f"grows by more than that of PGD training, by {claims.in_words(deceives.effects[0])}: *{deceives.verdict}*. "
     f"PGD training takes {seconds['PGD'] / seconds['standard']:.1f} times as long as standard training, FGSM training "
     f"{seconds['FGSM'] / seconds['standard']:.1f} times."
 )

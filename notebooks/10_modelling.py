@@ -175,7 +175,7 @@ f"R = {R[-1, 0]:.4f}, b = {b[-1, 0]:.4f}"
 # %% tags=["hide-input"]
 WORDS = {
     "standard": "standard",
-    "adversarial": "adversarial, eps 1",
+    "adversarial": "adversarial",
     "random-1": "random, up to 1",
     "random-2": "random, up to 2",
     "non-robust": "wrong ones only, eps 1",
@@ -192,6 +192,7 @@ foundations.beside_theory(
     "alpha",
     line="training",
     facet="panel",
+    shared=False,
     x_title="learning time alpha",
     y="order parameter",
     description=f"R and b of streams in {streams.n.max():,} dimensions, mean and 95 % interval over seeds, and of "
@@ -254,10 +255,10 @@ gain, lower = both_fall.effects
 price, relief = trade.effects
 Markdown(
     "**What we see.** In the recorded streams, with classes of one size, adversarial training changes the error by "
-    f"{claims.effect_sentence(gain, '+.2%')} and the adversarial error by "
-    f"{claims.effect_sentence(lower, '+.2%')}: it learns R faster. That both fall: *{both_fall.verdict}*. With classes of "
-    f"two sizes the error changes by {claims.effect_sentence(price)} and the adversarial error by "
-    f"{-relief.value:+.1%}: *{trade.verdict}* that it trades one for the other."
+    f"{claims.in_words(gain, digits=2)} and the adversarial error by "
+    f"{claims.in_words(lower, digits=2)}: it learns R faster. That both fall: *{both_fall.verdict}*. With classes of "
+    f"two sizes the error changes by {claims.in_words(price)} and the adversarial error by "
+    f"{-100 * relief.value:+.1f} points: *{trade.verdict}* that it trades one for the other."
 )
 
 # %% [markdown]
@@ -316,9 +317,9 @@ row = {at: [clean(0.7, at, when) for when in times_of] for at in (0.75, 1.0, 1.2
 Markdown(
     "**What we see.** At prior .7 the clean error after a long time is "
     + ", ".join(f"{values[-1]:.1%} at eps {at:g}" for at, values in row.items())
-    + f"; the smaller class is {0.3:.0%} of all. Up to where the centres meet, most of the loss is passing: at "
-    f"eps 1 it is {row[1.0][0]:.1%} at time {times_of[0]:g} and {row[1.0][1]:.1%} at time {times_of[1]:,.0f}. "
-    "Beyond, the error stays at the share of the smaller class: the network says one label to all."
+    + f"; the smaller class is {0.3:.0%} of all. Where the centres meet, part of the loss is passing: at "
+    f"eps 1 the error is {row[1.0][0]:.1%} at time {times_of[0]:g} and {row[1.0][1]:.1%} at time {times_of[1]:,.0f}. "
+    "Well beyond, the error stays at the share of the smaller class: the network says one label to all."
 )
 
 # %% [markdown]
@@ -340,11 +341,11 @@ end = end.assign(training=end.scenario.map(WORDS))
 wide = end[end.source == "stream"].pivot_table("value", "training", "measure", sort=False)
 exact = end[end.source == "equations"].pivot_table("value", "training", "measure", sort=False)
 columns = ["R", "b", "error", "adversarial error"]
-shown = wide[columns].join(exact[columns], rsuffix=", equations")
+shown = wide[columns].join(exact[columns].add_suffix(", equations"))
 charts.table(
     shown.loc[list(WORDS.values())],
     index=True,
-    caption="Variants of adversarial training at prior .7 and time 100: means of ten streams in 1,000 dimensions, and "
+    caption="Adversarial training at eps 1 and its variants, at prior .7 and time 100: means of ten streams in 1,000 dimensions, and "
     "the equations",
     formats={name: ".1%" if "error" in name else ".3f" for name in shown},
 )
@@ -389,15 +390,15 @@ charts.scatter(
 
 # %% tags=["hide-input"]
 errors = broken[broken.measure == "error"].pivot_table("value", "eps", "source")
-tails = ends.groupby("eps").value.agg(lambda b: (b.abs() > 1).mean())
+up, down = (ends.groupby("eps").value.agg(lambda b, k=side: (k * b > 1).mean()) for side in (1, -1))
 critical = symmetry_breaking(Clusters())
-below, above = max(e for e in tails.index if e < critical), min(e for e in tails.index if e > 1.49)
+below, above = max(e for e in up.index if e < critical), min(e for e in up.index if e > 1.49)
 Markdown(
-    f"**What we see.** At eps {below:g}, below {critical:.3f}, {tails[below]:.0%} of the streams have a bias beyond 1; at eps "
-    f"{above:g} it is {tails[above]:.0%}, about as many to either side. There the mean error of the streams is "
-    f"{errors['stream'][above]:.1%}, while the equations, on their ridge, say {errors['equations'][above]:.1%}. Both are "
-    "right: the equations describe the mean over a law that has split in two. Theory and simulation disagree here "
-    "for a reason, and the reason is worth more than an agreement."
+    f"**What we see.** At eps {below:g}, below {critical:.3f}, {up[below] + down[below]:.0%} of the streams have a bias beyond "
+    f"1. At eps {above:g} {up[above]:.0%} are above 1 and {down[above]:.0%} below -1. There the mean error of the streams is "
+    f"{errors['stream'][above]:.1%}, while the equations say {errors['equations'][above]:.1%}. Neither is wrong. The equations "
+    "follow one path along the ridge, to which no stream keeps. They hold for any fixed time as the dimension grows; chance "
+    "needs the longer to leave the ridge the larger $N$ is."
 )
 
 # %% [markdown]

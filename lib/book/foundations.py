@@ -7,19 +7,30 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from lib.book.charts import HEIGHT, PANEL, WIDTH, _axis, _legend, _panels, _wrapped, over_seeds
+from lib.book.charts import (
+    AXIS,
+    HEIGHT,
+    PANEL,
+    WIDTH,
+    _axis,
+    _legend,
+    _panels,
+    _wrapped,
+    over_seeds,
+)
 from lib.book.figure import Figure, colours
 
 BINS = 40
 SCHEME = "viridis"  # told apart with any colour vision, and in grey
 
 
-def beside_theory(measured, theory, x, *, y, description, line, x_title=None, facet=None,
-                  columns=2, format=".3f"):  # fmt: skip
+def beside_theory(measured, theory, x, *, y, description, line, x_title=None, facet=None, columns=2,
+                  shared=True, format=".3f"):  # fmt: skip
     """Means over seeds with 95 % t-intervals as points, and what a theory says as lines.
 
     measured: columns `line`, `x`, seed, value and that named by `facet`; theory: the same without
-    seed. Hovering over a point shows its numbers; clicking the legend fades all others.
+    seed. Panels have an axis each unless `shared`. Hovering over a point shows its numbers; clicking
+    the legend fades all others.
     """
     panels = [facet] if facet else []
     by = [*panels, line, x]
@@ -40,7 +51,11 @@ def beside_theory(measured, theory, x, *, y, description, line, x_title=None, fa
             height, shape=shape, opacity=bright(), tooltip=[*hover, "seeds:Q"]
         ),
     ).add_params(picked)
-    return Figure(_panels(chart, data, facet, columns), description)
+    chart = _panels(chart, data, facet, columns)
+    if facet and not shared:
+        chart = chart.resolve_scale(y="independent")
+        chart.spec.width = PANEL - AXIS  # each panel has an axis of its own to make room for
+    return Figure(chart, description)
 
 
 def plane(table, x, y, *, value, description, x_title=None, y_title=None, facet=None, columns=3,

@@ -207,8 +207,10 @@ def streams(table):
     ]  # fmt: skip
 
 
-def effect_sentence(one, format="+.1%"):
-    """An effect in words: its value and interval."""
+def in_words(one, unit="points", digits=1):
+    """An effect in words: its value and interval, of shares in percentage points."""
+    scale = 100 if unit == "points" else 1
+    value, low, high = (f"{scale * end:+.{digits}f}" for end in (one.value, one.low, one.high))
     if not np.isfinite([one.low, one.high]).all():
-        return f"{one.value:{format}} (one seed: no interval)"
-    return f"{one.value:{format}} (95 % interval {one.low:{format}} to {one.high:{format}})"
+        return f"{value} {unit} (one seed: no interval)"
+    return f"{value} {unit} (95 % interval {low} to {high})"

@@ -155,5 +155,8 @@ def test_a_seed_that_is_there_twice_is_no_further_seed(refuses):
 
 def test_an_effect_in_words():
     one = claims.effect("x", pd.Series([0.1, 0.11, 0.12]))
-    assert claims.effect_sentence(one).startswith("+11.0% (95 % interval +")
-    assert "no interval" in claims.effect_sentence(claims.effect("x", pd.Series([0.1])))
+    half = 4.30265 * 0.01 / 3**0.5
+    interval = f"(95 % interval {100 * (0.11 - half):+.1f} to {100 * (0.11 + half):+.1f})"
+    assert claims.in_words(one) == f"+11.0 points {interval}"
+    assert claims.in_words(one, "nats", 2).startswith("+0.11 nats (95 % interval +0.09 to")
+    assert "no interval" in claims.in_words(claims.effect("x", pd.Series([0.1])))
