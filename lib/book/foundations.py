@@ -29,8 +29,8 @@ def beside_theory(measured, theory, x, *, y, description, line, x_title=None, fa
     """Means over seeds with 95 % t-intervals as points, and what a theory says as lines.
 
     measured: columns `line`, `x`, seed, value and that named by `facet`; theory: the same without
-    seed. Panels have an axis each unless `shared`. Hovering over a point shows its numbers; clicking
-    the legend fades all others.
+    seed. Panels have an axis each unless `shared`. Hovering over a point shows its numbers,
+    clicking the legend fades all others.
     """
     panels = [facet] if facet else []
     by = [*panels, line, x]
