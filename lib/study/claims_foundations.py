@@ -16,6 +16,7 @@ EXAMPLES, TRAINING, MODEL = (
 EPS = 0.1  # Linf, of the linear networks: named in advance; the talk states none
 FAR = 0.2  # of the small networks
 CLOSE = {"R": 0.01, "b": 0.04}  # how near is near enough, for a stream of 1,000 dimensions
+EARLY = 40  # learning time at which the standard committee has left its plateau
 END = 100  # learning time of the talk's scenarios
 
 
@@ -204,6 +205,22 @@ def streams(table):
             [effect("error", change("error", 0.7)),
              effect("minus adversarial error", -change("adversarial error", 0.7))],
         ),
+    ]  # fmt: skip
+
+
+def committees(table):
+    """The claim on two layers, of the experiment committee."""
+    strong = 1 if (table.eps == 1).any() else table.eps.max()
+    early = table[(table.measure == "error") & (table.alpha == EARLY)]
+    late = by_seed(early, eps=strong) - by_seed(early, eps=0)
+    return [
+        _claim(
+            "A strong attack in training delays the learning of two layers.",
+            BOOK, MODEL,
+            f"error at time {EARLY}: trained at eps {strong:g} minus standard, above zero",
+            "difference of shares",
+            [effect(f"trained at eps {strong:g}", late, 1 / table.examples.max())],
+        )
     ]  # fmt: skip
 
 

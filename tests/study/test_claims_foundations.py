@@ -148,6 +148,17 @@ def test_streams_too_scattered_to_tell():
     assert claims.streams(stream_table(spread=0.1))[0].verdict == OPEN
 
 
+@pytest.mark.parametrize(("delay", "verdict"), [(0.2, HOLDS), (-0.2, FAILS), (0.0, OPEN)])
+def test_committees(delay, verdict):
+    rows = [
+        {"measure": measure, "eps": eps, "seed": seed, "alpha": alpha, "examples": 1000,
+         "value": 0.3 + (delay * eps if alpha == claims.EARLY else 0) + noise(seed, eps)}
+        for measure in ("error", "adversarial error") for eps in (0, 0.5, 1) for seed in SEEDS
+        for alpha in (0, claims.EARLY, 100)
+    ]  # fmt: skip
+    assert verdicts(claims.committees(pd.DataFrame(rows))) == [verdict]
+
+
 def test_a_seed_that_is_there_twice_is_no_further_seed(refuses):
     table = transfer_table({"linear": 0.8, "mlp": 0.8})
     refuses(lambda: claims.surrogates(pd.concat([table, table])), "seed 0")
