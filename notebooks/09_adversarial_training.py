@@ -196,9 +196,9 @@ Markdown(
 # %% [markdown]
 # ## A network that bends
 #
-# The network of the digits study, three convolutions, on 6,000 images of all ten digits of MNIST, trained in
+# The network of the digits study, three convolutions, on 5,000 images of all ten digits of MNIST, trained in
 # four ways: on clean images; on one step of the fast method; on one step from a random point of the ball; on
-# five steps of projected gradient descent. All are attacked by one step (FGSM) and by twenty (PGD).
+# five steps of projected gradient descent. All are attacked by one step (FGSM) and by ten (PGD).
 
 # %% tags=["hide-input"]
 settings = {
@@ -217,7 +217,7 @@ charts.against(
     x_title="eps of the attack, Linf",
     y="share of test images that are wrong",
     format=".0%",
-    description="Risk of a small network against eps under one step and under twenty, after four ways of training at "
+    description="Risk of a small network against eps under one step and under ten, after four ways of training at "
     "eps .2: mean and 95 % interval over seeds",
 )
 
