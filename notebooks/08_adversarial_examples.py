@@ -23,7 +23,7 @@
 # so many, and how one is made for a classifier that shows its labels only.
 # **You need** vectors and derivatives.
 # **It takes** 20 minutes to read and under a minute to run.
-# [Slides](08_adversarial_examples.slides.html).
+# <a href="08_adversarial_examples.slides.html">Slides</a>.
 # ```
 
 # %% tags=["parameters"]

@@ -22,7 +22,7 @@
 # why a weak attack in training can deceive.
 # **You need** [the chapter before](08_adversarial_examples).
 # **It takes** 15 minutes to read and under a minute to run.
-# [Slides](09_adversarial_training.slides.html).
+# <a href="09_adversarial_training.slides.html">Slides</a>.
 # ```
 
 # %% tags=["parameters"]

@@ -23,7 +23,7 @@
 # helps in this model, and why it can end with a classifier that gives one label to all.
 # **You need** the normal distribution and what a differential equation says.
 # **It takes** 30 minutes to read and a few seconds to run.
-# [Slides](10_modelling.slides.html).
+# <a href="10_modelling.slides.html">Slides</a>.
 # ```
 
 # %% tags=["parameters"]
