@@ -346,7 +346,8 @@ end = end.assign(training=end.scenario.map(WORDS))
 wide = end[end.source == "stream"].pivot_table("value", "training", "measure", sort=False)
 exact = end[end.source == "equations"].pivot_table("value", "training", "measure", sort=False)
 columns = ["R", "b", "error", "adversarial error"]
-shown = wide[columns].join(exact[columns].add_suffix(", equations"))
+shown = wide[columns].join(exact[["R", "b"]].add_suffix(", equations"))
+shown = shown[["R", "R, equations", "b", "b, equations", "error", "adversarial error"]]
 charts.table(
     shown.loc[list(WORDS.values())],
     index=True,
