@@ -52,28 +52,29 @@ def against_p(table, **settings):
     return against(_shared_start(table, beside=True), "p", x_title=AXIS_P, **settings)
 
 
-def against(table, x, *, y, description, x_title=None, facet=None, columns=2, shared=True,
-            rule=None, format=".3f"):  # fmt: skip
+def against(table, x, *, y, description, line="augmentation", x_title=None, facet=None, columns=2,
+            shared=True, rule=None, format=".3f"):  # fmt: skip
     """Mean over seeds with its 95 % t-interval against column `x`, a line for each augmentation.
 
-    Columns: augmentation, `x`, seed, value and that named by `facet` (a panel for each of its
-    values as they appear, `columns` side by side where there is room). `y` is the axis's title
-    with its unit; panels with values of very different sizes have an axis each unless `shared`;
-    `rule` draws a dashed line there. Intervals of shares, values in percent from 0 to 1 and without
-    a `rule`, end there. Hovering over a point shows its numbers, clicking the legend fades all
+    Columns: augmentation, or another that `line` names, `x`, seed, value and that named by `facet`
+    (a panel for each of its values as they appear, `columns` side by side where there is room).
+    `y` is the axis's title with its unit; panels with values of very different sizes have an axis
+    each unless `shared`; `rule` draws a dashed line there. Intervals of shares, values in percent
+    from 0 to 1 and without a `rule`, end there. Hovering over a point shows its numbers, clicking
+    the legend fades all
     others but "none" (with shift: all but several).
     """
     panels = [facet] if facet else []
-    data = over_seeds(table, [*panels, "augmentation", x])
+    data = over_seeds(table, [*panels, line, x])
     if format.endswith("%") and rule is None and table.value.dropna().between(0, 1).all():
         data[["low", "high"]] = data[["low", "high"]].clip(0, 1)
-    colour, shape, picked, bright = _legend(data.augmentation)
+    colour, shape, picked, bright = _legend(data[line])
     places = sorted(set(data[x]))
     few = len(places) <= FEW
     ticks = alt.Axis(values=places, format=".6~g") if few else alt.Axis()
     base = alt.Chart().encode(alt.X(f"{x}:Q", title=x_title or x, axis=ticks), color=colour)
     mean = alt.Y("mean:Q", title=_wrapped(y, 40), scale=alt.Scale(zero=False), axis=_axis(format))
-    hover = [alt.Tooltip(f"{name}:N") for name in [*panels, "augmentation"]]
+    hover = [alt.Tooltip(f"{name}:N") for name in [*panels, line]]
     hover += [alt.Tooltip(f"{x}:Q")]
     hover += [alt.Tooltip(f"{name}:Q", format=format) for name in ("mean", "low", "high")]
     # An area over a single place would be invisible.
@@ -81,7 +82,7 @@ def against(table, x, *, y, description, x_title=None, facet=None, columns=2, sh
     seen, unseen = (0.2, 0.02) if len(places) > 1 else (1, FADED)
     band = band.encode(alt.Y("low:Q"), y2="high:Q", opacity=bright(seen, unseen))
     points = base
-    if x == "p" and (data.augmentation == "none").any():  # its dot is the shared one
+    if x == "p" and (data[line] == "none").any():  # its dot is the shared one
         points = base.transform_filter("datum.p > 0 || datum.augmentation === 'none'")
     layers = [
         *([band] if data.low.notna().any() else []),  # one seed has no interval

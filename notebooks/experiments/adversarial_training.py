@@ -29,6 +29,8 @@ seed = None  # of initialisation, data order and random starts; a list
 import time
 from dataclasses import replace
 
+from torch.nn.functional import avg_pool2d
+
 from lib import attacks, data, models
 from lib.augmentation import Adversarial, Identity
 from lib.study import run_experiment
@@ -36,13 +38,19 @@ from lib.training import train
 
 
 # %%
-def point(method, seed, *, network, subset, recipe, eps_train, methods, steps, radii):
+def point(method, seed, *, network, subset, pooled, recipe, eps_train, methods, steps, radii):
     """Rows of one network: clean error, risk under both attacks, what its training took."""
     whole, (first, some) = data.load("mnist"), subset
+
+    def smaller(images):
+        return avg_pool2d(images.float(), pooled).round().byte()
+
     images = replace(
-        whole, train_images=whole.train_images[:first], train_labels=whole.train_labels[:first]
+        whole,
+        train_images=smaller(whole.train_images[:first]),
+        train_labels=whole.train_labels[:first],
     )
-    x, y = whole.test_images[:some].float() / 255, whole.test_labels[:some]
+    x, y = smaller(whole.test_images[:some]).float() / 255, whole.test_labels[:some]
     model = models.initialise(models.build(network, 10, 1), seed)
     settings = methods[method]
     adversary = Adversarial(model, eps_train, **settings) if settings else Identity()
@@ -58,15 +66,15 @@ def point(method, seed, *, network, subset, recipe, eps_train, methods, steps, r
         rows.append(dict(measure="training error", epoch=row["epoch"] + 1, value=row["error"],
                          **shared | {"examples": first}))  # fmt: skip
     for eps in radii:
-        x_adv = {
-            "fgsm": attacks.fgsm(model, x, y, eps=eps),
-            "pgd": attacks.pgd(
-                model, x, y, eps=eps, steps=steps, norm="linf", keep="first_success"
+        judges = {
+            "fgsm": lambda *of, eps=eps: attacks.fgsm(*of, eps=eps),
+            "pgd": lambda *of, eps=eps: attacks.pgd(
+                *of, eps=eps, steps=steps, norm="linf", keep="first_success"
             ),
         }
-        for name, images in x_adv.items():
-            value = attacks.risk(model, images, y)
-            rows.append(dict(measure="risk", attack=name, eps=eps, value=value, **shared))
+        for name, judge in judges.items():
+            value = attacks.risk(model, x, y, judge, batch_size=100)
+            rows.append({"measure": "risk", "attack": name, "eps": eps, "value": value, **shared})
     return rows
 
 
