@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+import torch
 import yaml
 
 from lib import measures, records
 from lib.records.provenance import ROOT
+from lib.study import trained
 from tests.study.test_point import small_profile
 
 TOY = '''"""Majority: the share of test images of the most frequent predicted class."""
@@ -59,15 +62,38 @@ def test_a_measure_has_what_is_asked_of_it(name):
     assert facts.tables
 
 
-def test_two_measures_of_one_table_are_refused(tmp_path, monkeypatch, refuses):
-    for name in ("one", "other"):
-        (tmp_path / f"{name}.py").write_text('TABLES = ("majority",)\n')
-    monkeypatch.setattr(measures, "FOLDER", tmp_path)
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of lib/measures/ that the measures are looked for in."""
+    copy = tmp_path / "copy"
+    shutil.copytree(measures.FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(measures, "FOLDER", copy)
     measures.every.cache_clear()
-    try:
-        refuses(measures.every, "other", "'majority'", "one")
-    finally:
-        measures.every.cache_clear()
+    yield copy
+    measures.every.cache_clear()
+
+
+@pytest.mark.parametrize("measure", measures.names())
+def test_two_measures_of_one_table_are_refused(folder, refuses, measure):
+    *_, table = measures.facts(measure).tables
+    (folder / "zebra.py").write_text(f'TABLES = ("stripes", {table!r})\n')
+    measures.every.cache_clear()
+    refuses(measures.every, "zebra", repr(table), measure)
+
+
+def test_facts_are_what_a_module_says_or_nothing(folder):
+    """Read, not executed; a module that names no tables is no measure."""
+    known = measures.every()
+    (folder / "plain.py").write_text('TABLES = ("plain",)\nraise OSError\n')
+    (folder / "choosy.py").write_text(
+        'TABLES = ("choosy", "more")\nAFTER = ("plain",)\nNEEDS = ("rival",)\nFIRST_SEED = True\n'
+    )
+    (folder / "helper.py").write_text('AFTER = ("plain",)\n')
+    measures.every.cache_clear()
+    assert measures.every() == known | {
+        "plain": measures.Facts(("plain",), (), (), False),
+        "choosy": measures.Facts(("choosy", "more"), ("plain",), ("rival",), True),
+    }
 
 
 def test_a_measure_more_is_a_module_and_a_line(tmp_path):
@@ -83,14 +109,18 @@ import json, sys
 from lib.study import Profile, run_points
 from lib.study.grid import grid
 from lib.study.index import Index
-from lib.study.sweep import collect
+from lib.study.sweep import collect, estimate
 profile = Profile.load({str(path)!r})
 todo = {{str(point): Index(profile).missing(point) for point in grid(profile)}}
 run_points(profile, grid(profile), progress=False)
 collect(profile)
-versions = {{name: profile.version(name, "none") for name in profile.measures}}
-print(json.dumps([todo, versions]))
+versions = {{name: profile.version(name, "none") for name in profile.all_measures}}
+print(json.dumps([todo, versions, list(estimate(profile))]))
 """
+
+    def files():
+        found = [path for path in (tmp_path / "runs").rglob("*.*") if path.is_file()]
+        return {path.name: path.read_bytes() for path in found}
 
     def study():
         environment = {"PYTHONPATH": str(tree), "RUNS": str(tmp_path / "runs"),
@@ -100,17 +130,30 @@ print(json.dumps([todo, versions]))
         assert run.returncode == 0, run.stderr
         return json.loads(run.stdout.splitlines()[-1])
 
-    todo, before = study()
+    todo, before, planned = study()
     assert list(todo.values()) == [list(profile.measures)]
+    assert planned == ["train", *profile.measures]
+    assert before == {name: [*profile.version(name, "none")] for name in before}  # not of a place
+    made = files()
     (tree / "lib" / "measures" / "majority.py").write_text(TOY)
     settings = yaml.safe_load(path.read_text())
     settings["measures"]["majority"] = {}
     path.write_text(yaml.safe_dump(settings))
-    todo, after = study()
+    todo, after, planned = study()
     assert list(todo.values()) == [["majority"]]
+    assert set(planned) == {"train", "majority", *profile.measures}
     assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"majority"}
+    assert set(after["majority"]).isdisjoint(sum(before.values(), []))
+    ((new, _),) = files().items() - made.items()  # no other is made again, no network trained
+    assert new.startswith("none-p0-seed0.majority.")
+    assert made.items() <= files().items()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNS", str(tmp_path / "runs"))
         patch.setenv("RESULTS", str(tmp_path / "results"))
+        network = trained.train_or_load(profile, profile.point("none", 0, 0), progress=False)
         (row,) = records.read("small", "majority").to_dict("records")
-    assert 0.1 <= row["value"] <= 1
+    with torch.no_grad():
+        said = network(trained.dataset(profile).test_images.float() / 255).argmax(1).tolist()
+    assert row["value"] == pytest.approx(max(Counter(said).values()) / 60)
     assert row["examples"] == 60
