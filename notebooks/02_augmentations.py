@@ -341,7 +341,7 @@ def share(name, q, s):
     return changed(some, over_batches(name, some, s, q)).float().mean().item()
 
 
-everyone = settings.grid["augmentation"]
+everyone = [name for name in settings.grid["augmentation"] if not settings.attacks(name)]
 shares = pd.DataFrame(
     [
         {"augmentation": name, "p": q, "seed": s, "value": share(name, q, s)}

@@ -32,7 +32,7 @@ hours = None  # no point is begun that would not be done by then; None: all are
 
 # %%
 from lib.study import Profile
-from lib.study.runner import points_of, run_points
+from lib.study.runner import run_points
 
 settings = Profile.load(profile)
-left = run_points(settings, points_of(settings, augmentation, p, seed), hours=hours)
+left = run_points(settings, settings.points(augmentation, p, seed), hours=hours)

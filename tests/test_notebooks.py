@@ -10,7 +10,7 @@ import papermill
 import pytest
 
 from lib.records.provenance import ROOT
-from lib.study.profile import FOLDER
+from lib.study.settings import FOLDER
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 PARAMETERS = ["profile", "augmentation", "p", "seed"]

@@ -15,14 +15,16 @@ APART = ("lib/records/", "lib/study/experiment.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def imports(path):
+def imports(path, apart=()):
     """The files of `lib/` that a notebook or module imports, directly or through one another.
 
     A name that a package offers stands for the module that defines it, not for the whole package.
+    Files whose names from the root begin as one of `apart` are left out, with what they import.
     """
     found, waiting = set(), [Path(path)]
     while waiting:
         new = _imported(_tree(waiting.pop().read_text())) - found
+        new = {file for file in new if not _name(file).startswith(tuple(apart))}
         found |= new
         waiting += new
     return found
@@ -88,11 +90,9 @@ def code_version(*names):
     no code, and what keeps the records is none of theirs: they outlive its change.
     """
     paths = {Path(name) if str(name).endswith(".py") else _file(f"lib.{name}") for name in names}
-    files = paths.union(*map(imports, paths))
+    files = paths.union(*(imports(path, APART) for path in paths))
     digest = hashlib.sha256()
     for name, file in sorted((_name(file), file) for file in files):
-        if name.startswith(APART):
-            continue
         digest.update(f"{name} {_code(_tree(file.read_text()))!r}".encode())
     return digest.hexdigest()[:12]
 

@@ -61,7 +61,7 @@ def write(rows, path, *, axes=AXES):
     array of uint8. Raises RecordError if a column lacks that every row has, what is a number is
     none, or a picture is too large.
     """
-    frame = _whole(rows) if isinstance(rows, list) else rows
+    frame = rows if isinstance(rows, pd.DataFrame) else _whole(list(rows))
     for name in axes:
         if name not in frame:
             raise RecordError(f"record {path} lacks its axis {name}")

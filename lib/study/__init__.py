@@ -13,7 +13,7 @@ _PUBLIC = {
     "Point": "grid", "Profile": "profile", "grid": "grid", "jobs": "grid",
     "augmentation": "trained", "dataset": "trained", "generator": "trained", "judge": "trained",
     "network": "trained", "subject": "trained", "train_or_load": "trained",
-    "points_of": "runner", "run_points": "runner", "run_experiment": "experiment",
+    "run_points": "runner", "run_experiment": "experiment",
 }  # fmt: skip
 __all__ = sorted(_PUBLIC)
 

@@ -69,8 +69,12 @@ def planned(table, grid):
 
 
 def augmentations(table):
-    """The augmentations that claims are about: the sources speak of them one at a time."""
-    return sorted(name for name in set(table["augmentation"]) - {"none"} if "+" not in name)
+    """The augmentations that the sources' claims are about: they speak of them one at a time.
+
+    Adversarial training is a yardstick beside them.
+    """
+    names = set(table["augmentation"]) - {"none", ADVERSARIAL}
+    return sorted(name for name in names if "+" not in name)
 
 
 def versus(table, one, other, **where):
@@ -84,6 +88,7 @@ def versus(table, one, other, **where):
 # One of the source's four attacks, named in advance: the smaller eps, where fewer networks are lost
 # altogether, and the greater number of iterations.
 ATTACK = {"attack": "pgd", "eps": 0.25, "steps": 100}
+ADVERSARIAL = "adversarial"  # as every profile calls it
 TALK, PAPER, BOOK = "talk", "paper", "this book"
 SHARES = {"clean error", "risk under attack", "prediction-change stress"}  # of test images
 SEEN = 0.1  # of the neighbours: the stress from which on a radius tells networks apart

@@ -35,7 +35,8 @@ def run(profile, point, *, controls=None, index=None, progress=True):
         zero = profile.point("none", 0, point.seed)
         controls[point.seed] = subject(profile, zero, progress=progress)
     rival = _rival(profile) if "rival" in needs else None
-    trained.augmentation(profile, point.augmentation, point.p, progress=progress)
+    for factor in profile.generators(point.augmentation):
+        trained.generator(profile, factor, progress=progress)
     # What is loaded from a checkpoint cost more seconds than it takes now.
     stage = "load" if checkpoint_path(profile, point).exists() else "train"
     started = time.perf_counter()

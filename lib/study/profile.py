@@ -5,9 +5,7 @@ are parameters of that notebook. The study's own notebook is "point"; any other 
 Knows no torch: what the engine has to say of a profile's settings, `recipes` asks it.
 """
 
-import hashlib
 import itertools
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,13 +16,13 @@ from lib import measures
 from lib.records import schema
 from lib.records.provenance import ROOT, code_version
 from lib.records.schema import Count, Name, Number, Schema, Seed, Share, Sum
+from lib.records.tables import PROVENANCE, VALUES
 from lib.study import notebook
 from lib.study.grid import AXES, Cell, Point, grid
+from lib.study.settings import NOTEBOOKS, digest, read
 
 NETWORK = ("dataset", "network", "training", "subset")  # what a network depends on
-RESERVED = ("table", "measure", "value", "examples", "profile", "stage")
-NOTEBOOKS = ROOT / "notebooks"
-FOLDER = NOTEBOOKS / "profiles"
+RESERVED = {"profile", "table", "measure", "stage", *PROVENANCE, *VALUES}
 
 
 class Training(Schema):
@@ -95,7 +93,7 @@ class Profile:
         what differs, setting by setting; `null` leaves a setting out. Raises ValueError in one
         line: file, setting, value, what is allowed.
         """
-        path, settings = _read(name)
+        path, settings = read(name)
         study = settings.get("notebook", "point") == "point"
         whole = schema.fit(StudyFile if study else ExperimentFile, settings, path.name)
         made = (Study if study else Experiment)(name=whole.pop("profile"), path=path, **whole)
@@ -175,6 +173,10 @@ class Study(Profile):
             return sorted({factor for name in names for factor in self.generators(name)})
         return [part for part, kind, _ in self.factors(name) if kind == "Generative"]
 
+    def attacks(self, name):
+        """Whether an augmentation attacks the network that is trained on it."""
+        return any(kind == "Adversarial" for _, kind, _ in self.factors(name))
+
     def measured(self, point):
         """The names of the measures of a point: some need the networks of one seed only."""
         first = point.seed == self.grid["seed"][0]
@@ -214,7 +216,7 @@ class Study(Profile):
     def _digest(self, names, augmentation, **more):
         settings = {name: getattr(self, name) for name in names} | more
         settings["factors"] = [self.augmentations[part] for part, *_ in self.factors(augmentation)]
-        return _digest(settings)
+        return digest(settings)
 
     def _line(self, name):
         """Class and arguments, as the line `name: [class, arguments]` has them."""
@@ -257,7 +259,7 @@ class Experiment(Profile):
         if own in taken | {"cost", "generators"}:
             raise ValueError(f"{where}: notebook: the table {own!r} is one of the study's")
         if any(axis in RESERVED for axis in self.axes):
-            raise ValueError(f"{where}: grid: an axis can't be called {', '.join(RESERVED)}")
+            raise ValueError(f"{where}: grid: no axis is called {', '.join(sorted(RESERVED))}")
         needs = notebook.arguments(self.source, "point")
         if needs is None:
             raise ValueError(f"{where}: notebook: {self.source.name} has no function `point`")
@@ -292,62 +294,10 @@ class Experiment(Profile):
 
     def version(self, measure, _=None):
         """(code, settings): what the rows of a point depend on."""
-        return code_version(str(self.source)), _digest(self.settings)
-
-
-def _read(name, beside=None, extending=()):
-    """The path of a profile and its settings, merged with those of the one that it extends."""
-    path = _find(name, beside)
-    settings = schema.read(path)
-    if "extends" not in settings:
-        return path, settings
-    if path in extending:
-        raise ValueError(f"{path.name} extends itself")
-    whole = _read(settings.pop("extends"), path.parent, (*extending, path))[1]
-    del whole["profile"]  # its records are not those of the one it extends: a name of its own
-    return path, _merged(whole, settings)
-
-
-def _find(name, beside):
-    """The file of a profile's name or path, relative to the folder `beside` if there is one."""
-    text = str(name)
-    if text.endswith(".yaml"):
-        path = Path(beside or ".", Path(text).expanduser())
-        if path.exists():
-            return path.resolve()
-    elif schema.NAME.fullmatch(text):
-        for folder in filter(None, (beside, FOLDER)):
-            if (folder / f"{text}.yaml").exists():
-                return (folder / f"{text}.yaml").resolve()
-    known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-    raise ValueError(f"unknown profile {text!r}: choose {known}, or a path to a .yaml")
-
-
-def _merged(whole, settings):
-    whole = dict(whole)
-    for key, value in settings.items():
-        both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-        whole[key] = _merged(whole[key], value) if both else value
-        if value is None:
-            del whole[key]
-    return whole
+        return code_version(str(self.source)), digest(self.settings)
 
 
 def _listed(value, own):
     if value is None:
         return own
     return value if isinstance(value, list) else [value]
-
-
-def _digest(settings):
-    text = json.dumps(_plain(settings), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _plain(value):
-    """2.0 as 2: in a file they are the same."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

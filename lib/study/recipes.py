@@ -2,6 +2,8 @@
 
 from functools import reduce
 
+import torch
+
 from lib import augmentation as library
 from lib import checks, data, measures, models
 from lib.gan.training import recipe_of
@@ -21,16 +23,22 @@ def check(profile):
         schema.fit(module.Settings, settings, f"{where}: measures: {name}")
 
 
-def augmentation(profile, name, p=1.0, generator=None):
+def augmentation(profile, name, p=1.0, generator=None, model=None):
     """The augmentation `name` with probability `p`; "a+b" is B @ A, each factor at `p`.
 
     `generator(factor)` gives the trained generator of a factor that needs one;
-    `lib.study.augmentation` brings it along.
+    `lib.study.augmentation` brings it along. `model` is the network that an attack is made on.
+    ValueError if an augmentation attacks and there is none.
     """
-    made = [
-        library.Generative(generator(part)) if kind == "Generative" else _class(kind)(**arguments)
-        for part, kind, arguments in profile.factors(name)
-    ]
+    made = []
+    for part, kind, arguments in profile.factors(name):
+        if kind == "Generative":
+            made.append(library.Generative(generator(part)))
+        elif kind == "Adversarial" and model is None:
+            raise ValueError(f"augmentation {part!r} attacks a network: say which, with model=")
+        else:
+            first = (model,) if kind == "Adversarial" else ()
+            made.append(_class(kind)(*first, **arguments))
     whole = reduce(lambda inner, outer: outer @ inner, made) if made else library.Identity()
     return library.with_probability(whole, p)
 
@@ -42,6 +50,8 @@ def _checked(where, name, kind, arguments):
     try:
         if made is library.Generative:
             recipe_of(**arguments)
+        elif made is library.Adversarial:
+            made(torch.nn.Identity(), **arguments)
         else:
             made(**arguments)
     except (TypeError, ValueError) as error:

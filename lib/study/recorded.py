@@ -12,8 +12,9 @@ from safetensors import safe_open
 from lib import records
 from lib.study.grid import grid
 from lib.study.index import current
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
 from lib.study.profile import Study as Settings
+from lib.study.settings import FOLDER
 
 TITLES = {"cifar10": "CIFAR-10", "mnist": "MNIST", "svhn": "SVHN"}
 PHOTOGRAPHS = {"cifar10", "svhn"}

@@ -10,16 +10,6 @@ from lib.study.point import run, run_generator
 from lib.study.sweep import estimate, generator_seconds
 from lib.study.trained import generator
 
-__all__ = ["points_of", "run_points"]
-
-
-def points_of(profile, augmentation=None, p=None, seed=None):
-    """The points of lists (or single values) of augmentations, p and seeds, None the grid's own.
-
-    Those of the grid come first, in its order.
-    """
-    return profile.points(augmentation, p, seed)
-
 
 def run_points(profile, points, *, hours=None, progress=True):
     """Make those of `points` that are not recorded, one after the other; return what is left.

@@ -100,7 +100,7 @@ def train_or_load(profile, point, *, progress=True):
     A damaged or foreign checkpoint is named on stderr and made again.
     """
     images, model, path = dataset(profile), network(profile), checkpoint_path(profile, point)
-    own = augmentation(profile, point.augmentation, point.p, progress=progress)
+    own = augmentation(profile, point.augmentation, point.p, model=model, progress=progress)
 
     def train():
         settings = dict(profile.training, seed=point.seed, checkpoint=path, progress=progress)
@@ -112,10 +112,13 @@ def train_or_load(profile, point, *, progress=True):
     return _again_if_refused(train, path)
 
 
-def augmentation(profile, name, p=1.0, *, progress=True):
-    """The profile's augmentation `name` with probability `p`, its generators trained or loaded."""
+def augmentation(profile, name, p=1.0, *, model=None, progress=True):
+    """The profile's augmentation `name` with probability `p`, its generators trained or loaded.
+
+    `model` is the network that is trained on it, which some attack.
+    """
     return recipes.augmentation(
-        profile, name, p, lambda part: generator(profile, part, progress=progress)
+        profile, name, p, lambda part: generator(profile, part, progress=progress), model
     )
 
 
@@ -193,5 +196,5 @@ def judge(profile):
 def subject(profile, point, *, progress=True):
     """The point ready to be measured: its network trained or loaded, with the data."""
     model = train_or_load(profile, point, progress=progress)
-    own = augmentation(profile, point.augmentation, point.p, progress=progress)
+    own = augmentation(profile, point.augmentation, point.p, model=model, progress=progress)
     return Subject(profile, point, model, dataset(profile), own)

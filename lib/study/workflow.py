@@ -10,7 +10,8 @@ from lib import records
 from lib.records.provenance import ROOT, constants, imports
 from lib.study.grid import jobs
 from lib.study.index import Index, generator_file
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
+from lib.study.settings import FOLDER
 
 
 def prepare(name):

@@ -25,7 +25,8 @@ from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic, Crop, Flip, Jitter, Rotation, Zoom
 from lib.gan import networks as gan_networks
 from lib.study import recipes
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile, Study
+from lib.study.settings import FOLDER
 from lib.vision import torchvision
 
 tv = torchvision.transforms.functional
@@ -79,8 +80,10 @@ ALL = {
     "sometimes generated": (with_probability(Suited("dense") @ Crop(1), 0.5), None),
 }
 for profile in map(Profile.load, sorted(file.stem for file in FOLDER.glob("*.yaml"))):
+    if not isinstance(profile, Study):
+        continue
     for name in dict.fromkeys([*profile.augmentations, *profile.grid["augmentation"]]):
-        if not profile.generators(name):  # a trained one is of one shape: see Suited
+        if not profile.generators(name) and not profile.attacks(name):  # see Suited
             ALL[f"{profile.name} {name}"] = (recipes.augmentation(profile, name), None)
 KINDS = {name: augmentation for name, (augmentation, _) in ALL.items()}
 every = pytest.mark.parametrize("augmentation", KINDS.values(), ids=list(KINDS))

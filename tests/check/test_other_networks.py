@@ -4,8 +4,14 @@ import pytest
 
 from lib.book import build as book
 from lib.records.provenance import ROOT
+from lib.study import notebook, workflow
 
-CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
+# Those of the study: they show one of its networks.
+NOTEBOOKS = ROOT / "notebooks"
+CHAPTERS = [
+    name for name in workflow.chapters()
+    if "augmentation" in notebook.parameters(NOTEBOOKS / f"{name}.py")
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

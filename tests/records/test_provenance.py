@@ -2,12 +2,13 @@ import ast
 import platform
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 import torch
 
 from lib.records import provenance
-from lib.records.provenance import ROOT, code_version, describe, imports
+from lib.records.provenance import ROOT, code_version, constants, describe, imports
 
 # Who imports whom: top -> (middle, side) -> (bottom), in every form of the statement.
 MODULES = {
@@ -195,15 +196,43 @@ def test_the_version_is_twelve_hexadecimal_digits(house):
     assert int(code_version("top"), 16) >= 0
 
 
-def test_the_version_of_a_study_knows_every_module_that_makes_its_numbers():
+@pytest.mark.parametrize(
+    ("measure", "own", "others"),
+    [
+        ("stress", {"stress.py"}, {"influence/functions.py", "measures/influence.py"}),
+        ("influence", {"influence/functions.py", "measures/last_layer.py"}, {"stress.py"}),
+        ("trust", {"influence/trust.py", "measures/last_layer.py"}, {"stress.py"}),
+        ("distances", {"attacks/minimal.py"}, {"stress.py", "influence/functions.py"}),
+    ],
+)
+def test_the_version_of_a_measure_knows_every_module_that_makes_its_numbers(measure, own, others):
     lib = ROOT / "lib"
-    found = {path.relative_to(lib).as_posix() for path in imports(lib / "study" / "point.py")}
-    engine = {"attacks/gradient.py", "augmentation/transforms.py", "data.py", "stress.py",
-              "influence/functions.py", "influence/trust.py", "measures/__init__.py", "models.py",
-              "records/tables.py", "seeds.py", "study/profile.py", "training.py"}  # fmt: skip
-    assert engine <= found
+    files = [lib / "study" / "trained.py", lib / "measures" / f"{measure}.py"]
+    found = {path.relative_to(lib).as_posix() for path in files + [*chain(*map(imports, files))]}
+    network = {"attacks/gradient.py", "augmentation/transforms.py", "data.py", "models.py",
+               "measures/subject.py", "seeds.py", "study/recipes.py", "training.py"}  # fmt: skip
+    assert network | own <= found
     assert not {name for name in found if name.startswith("book/")}
-    assert not found & {"study/claims.py", "study/sweep.py", "study/runner.py"}
+    assert not found & ({"study/claims.py", "study/sweep.py", "study/runner.py"} | others)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("measures.stress", "stress"), ("study.trained", "seeds")]
+)
+def test_what_keeps_the_records_is_none_of_their_code(engine, name, own):
+    before = code_version(name)
+    engine("records.tables")
+    engine("records.provenance")
+    engine("study.experiment")
+    assert code_version(name) == before
+    engine(own)
+    assert code_version(name) != before
+
+
+def test_constants_are_read_without_executing_anything(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('TABLES = ("a", "b")\nFIRST = True\nOTHER = len(TABLES)\nraise OSError\n')
+    assert constants(path) == {"TABLES": ("a", "b"), "FIRST": True}
 
 
 def test_a_name_of_a_package_stands_for_the_module_that_defines_it(tmp_path):

@@ -500,17 +500,31 @@ def test_which_version_is_read_does_not_depend_on_the_order_of_rows(
     assert code == min(name for name in "abc" if sizes[name] == sizes[code])
 
 
-def test_all_tables_of_a_profile_are_read_of_one_version(tmp_path):
-    """Even where another version has more points in one of them; the checks are at one seed."""
-    many = [row(seed=k, code="many") for k in (1, 2, 3)]
-    few = [row(code="few"), row(code="few", table="checks"), row(code="few", table="generators"),
-           row(seed=4, code="few", table="checks")]  # fmt: skip
-    collected(tmp_path, *many, row(seed=1, code="many", table="checks"), *few)
-    for table in ("performance", "checks"):
-        with pytest.warns(LeftOut):
-            assert set(read("digits", table).code) == {"many"}
-    with pytest.warns(LeftOut, match="engine many, .* has none"):
-        assert set(read("digits", "generators").code) == {"few"}
+def test_each_table_is_read_of_the_version_that_has_most_of_it(tmp_path):
+    """A measure that was made anew leaves the others as they are."""
+    many = [row(0.1, seed=s, code="many") for s in range(3)]
+    few = [row(0.2, seed=s, code="few", table="stress") for s in range(2)]
+    collect("digits", [point_file(tmp_path / "a.parquet", *many, *few)])
+    assert set(read("digits", "performance").code) == {"many"}
+    assert set(read("digits", "stress").code) == {"few"}
+
+
+def test_costs_are_read_of_the_version_that_has_most_of_a_stage(tmp_path):
+    rows = [
+        row(1.0, table="cost", seed=s, stage="train", code="old", settings="a") for s in range(3)
+    ]
+    rows += [
+        row(2.0, table="cost", seed=s, stage="stress", code="new", settings="b") for s in range(2)
+    ]
+    rows += [row(9.0, table="cost", seed=0, stage="stress", code="old", settings="c")]
+    collect("digits", [point_file(tmp_path / "a.parquet", *rows)])
+    found, words = select("digits", "cost")
+    assert sorted(zip(found.stage, found.code, strict=True)) == [
+        ("stress", "new"),
+        ("stress", "new"),
+        *[("train", "old")] * 3,
+    ]
+    assert "1 of engine old" in words
 
 
 def test_settings_are_compared_for_each_augmentation(tmp_path):
@@ -572,35 +586,91 @@ def test_both_versions_stay_in_the_tables(tmp_path):
     assert points(every("digits", "performance")) == [("new", 0), ("old", 0), ("old", 1)]
 
 
-def test_trust_measured_at_one_seed_is_carried_by_that_kind_of_network(tmp_path):
-    def one(seed, trust=None, p=0.5, method="exact", code="c0de"):
-        own = {"attack": None, "eps": None, "method": method, "trust": trust, "test": "clean"}
-        return row(seed / 7, table="influence", p=p, seed=seed, code=code, **own)
-
-    rows = [one(0, 0.8), one(1), one(2), one(0, 0.6, p=1), one(1, p=1),
-            one(0, method="identity"), one(1, method="identity"),
-            one(1, p=0.25), one(2, code="0ther")]  # fmt: skip
-    collect("digits", [point_file(tmp_path / f"{i}.parquet", r) for i, r in enumerate(rows)])
-    found = every("digits", "influence").set_index(["method", "p", "seed", "code"]).trust
-    want = {("exact", 0.5, 0): 0.8, ("exact", 0.5, 1): 0.8, ("exact", 0.5, 2): 0.8,
-            ("exact", 1, 0): 0.6, ("exact", 1, 1): 0.6}  # fmt: skip
-    assert found.dropna().to_dict() == {(*key, "c0de"): value for key, value in want.items()}
-    # Collected again beside a later file, nothing is lost.
-    more = point_file(tmp_path / "more.parquet", one(3))
-    collect("digits", [more], keep=True)
-    again = every("digits", "influence").set_index(["method", "p", "seed", "code"]).trust
-    assert again.dropna().to_dict() == found.dropna().to_dict() | {("exact", 0.5, 3, "c0de"): 0.8}
+def test_a_point_that_was_measured_again_brings_all_its_rows(tmp_path):
+    """Rows that it had and has no more are gone; those of other points and versions are not."""
+    first = [row(0.1, eps=0.25), row(0.2, eps=0.5), row(0.3, seed=1), row(0.4, code="0ther")]
+    collect("digits", [point_file(tmp_path / "a.parquet", *first)])
+    collect("digits", [point_file(tmp_path / "b.parquet", row(0.9, eps=0.5))], keep=True)
+    found = every("digits", "performance")
+    cells = sorted(zip(found.seed, found.eps, found.code, found.value, strict=True))
+    assert cells == [(0, 0.25, "0ther", 0.4), (0, 0.5, "c0de", 0.9), (1, 0.25, "c0de", 0.3)]
+    # Of costs a stage is what was measured again.
+    costs = [row(1.0, table="cost", stage=stage) for stage in ("train", "stress")]
+    collect("digits", [point_file(tmp_path / "c.parquet", *costs)], keep=True)
+    again = row(5.0, table="cost", stage="stress")
+    collect("digits", [point_file(tmp_path / "d.parquet", again)], keep=True)
+    assert sorted(every("digits", "cost").value) == [1.0, 5.0]
 
 
-def test_a_point_that_was_measured_again_hands_on_its_new_trust(tmp_path):
-    def one(seed, trust=None):
-        own = {"attack": None, "eps": None, "method": "exact", "trust": trust, "test": "clean"}
-        return row(seed / 7, table="influence", seed=seed, **own)
+# Tables of an experiment, with axes of its own, and pictures
 
-    files = [point_file(tmp_path / f"{i}.parquet", r) for i, r in enumerate([one(0, 0.8), one(1)])]
-    collect("digits", files)
-    collect("digits", [point_file(tmp_path / "again.parquet", one(0, 0.5))], keep=True)
-    assert every("digits", "influence").trust.tolist() == [0.5, 0.5]
+
+def flips(n, seed, value=0.5, **more):
+    shared = {name: value for name, value in row().items()
+              if name in (*records.tables.PROVENANCE, "examples")}  # fmt: skip
+    return {"profile": "coin", "n": n, "seed": seed, "table": "coin", "measure": "mean",
+            **shared, "value": value, **more}  # fmt: skip
+
+
+AXES = ["n", "seed"]
+
+
+def test_a_table_has_the_axes_that_it_was_written_with(tmp_path):
+    path = tmp_path / "a.parquet"
+    write([flips(10, 0), flips(10, 1, 0.25)], path, axes=AXES)
+    assert records.axes_of(read_file(path)) == AXES
+    collect("coin", [path])
+    found = read("coin", "coin")
+    assert records.axes_of(found) == AXES
+    assert found.n.dtype == "int64"
+    # A version is told by cells of these axes.
+    write([flips(n, 0, code="new") for n in (10, 20, 30)], tmp_path / "b.parquet", axes=AXES)
+    collect("coin", [path, tmp_path / "b.parquet"])
+    found, words = select("coin", "coin")
+    assert set(found.code) == {"new"}
+    assert "2 of engine c0de" in words
+
+
+def test_a_row_without_an_axis_is_not_written(tmp_path, refuses):
+    row = {name: value for name, value in flips(10, 0).items() if name != "n"}
+    refuses(lambda: write([row], tmp_path / "a.parquet", axes=AXES), "axis n", error=RecordError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_other_axes_are_not_collected_together(tmp_path, refuses, results):
+    write([flips(10, 0)], tmp_path / "a.parquet", axes=AXES)
+    write([flips(10, 0)], tmp_path / "b.parquet", axes=["seed", "n"])
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    refuses(lambda: collect("coin", files), "'coin'", "n, seed and seed, n", error=RecordError)
+    assert not results.exists()
+
+
+def test_pictures_are_read_as_they_were_written(tmp_path, results):
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in [(3, 5, 7), (64,), (1, 1)]]
+    rows = [flips(n, 0, seen=picture) for n, picture in enumerate(shown)] + [flips(9, 0)]
+    write(rows, tmp_path / "a.parquet", axes=AXES)
+    collect("coin", [tmp_path / "a.parquet"])
+    for found in (read_file(tmp_path / "a.parquet"), read("coin", "coin")):
+        back = found.sort_values("n").seen.tolist()
+        for one, other in zip(shown, back, strict=False):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        assert back[-1] is None
+    assert "seen" not in pd.read_csv(results / "coin" / "coin.csv")
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros(2**16 + 1, np.uint8), np.zeros(4), np.zeros(4, np.int64)]
+)
+def test_what_is_no_small_picture_is_refused_and_nothing_is_written(tmp_path, refuses, picture):
+    rows = [flips(10, 0, seen=picture)]
+    path = tmp_path / "a.parquet"
+    refuses(lambda: write(rows, path, axes=AXES), "seen", "65536", error=RecordError)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Other data, precision, devices
 
 
 def test_rows_of_other_data_are_another_version_and_lost_by_none(tmp_path):

@@ -18,9 +18,11 @@ from lib.augmentation.mixup import Mixup
 from lib.augmentation.transforms import Classic
 from lib.study import recipes
 from lib.study.grid import Point, grid, jobs
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile, Study
+from lib.study.settings import FOLDER
 
-SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SHIPPED = [name for name in FILES if isinstance(Profile.read(name), Study)]
 
 
 def settings_of(name):
@@ -113,6 +115,11 @@ def _leaves(settings, whole):
             yield name, value, whole[name]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_profile_is_one_and_called_as_its_file(name):
+    assert Profile.load(name).name == name
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_profile_is_what_its_file_says(name):
     profile, settings = Profile.load(name), settings_of(name)
@@ -130,10 +137,10 @@ def test_a_shipped_profile_is_what_its_file_says(name):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("digits", 105),
-        ("cifar10", 3 + 5 * 10 * 3),
-        ("cifar10-resnet50", 153),
-        ("cifar10-resnet50-short", 153),
+        ("digits", 125),
+        ("cifar10", 3 + 6 * 10 * 3),
+        ("cifar10-resnet50", 183),
+        ("cifar10-resnet50-short", 183),
     ],
 )
 def test_the_size_of_a_grid(name, size):
@@ -443,7 +450,7 @@ def test_a_profiles_point_checks_its_augmentation(refuses):
 
 
 def test_an_unknown_profile(refuses):
-    refuses(lambda: Profile.load("digit"), "'digit'", *SHIPPED)
+    refuses(lambda: Profile.load("digit"), "'digit'", *FILES)
     refuses(lambda: Profile.load("no/such.yaml"), "no/such.yaml")
 
 

@@ -8,7 +8,7 @@ import torch
 from lib import checkpoint, records
 from lib.study import recorded
 from lib.study.grid import grid
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
 from lib.study.recorded import (
     completeness,
     coverage,
@@ -24,6 +24,8 @@ from lib.study.recorded import (
     studies,
     study,
 )
+from lib.study.settings import FOLDER
+from tests.study.test_profile import SHIPPED
 
 CIFAR, DIGITS = Profile.load("cifar10"), Profile.load("digits")
 
@@ -68,8 +70,7 @@ def test_a_label_names_data_network_and_epochs():
     assert label(CIFAR) == "CIFAR-10, resnet9, 24 epochs"
     assert label(Profile.load("cifar10-resnet50")).startswith("CIFAR-10, resnet50, ")
     assert label(DIGITS) == "digits, small_cnn, 20 epochs"
-    labels = {label(Profile.load(path.stem)) for path in FOLDER.glob("*.yaml")}
-    assert len(labels) == len(list(FOLDER.glob("*.yaml")))
+    assert len({label(Profile.load(name)) for name in SHIPPED}) == len(SHIPPED)
 
 
 # What is there
@@ -77,32 +78,32 @@ def test_a_label_names_data_network_and_epochs():
 
 def test_a_whole_grid_is_complete():
     frame = record(DIGITS, grid(DIGITS))
-    assert completeness(DIGITS, frame) == "all 105 points of its grid, 5 seeds"
+    assert completeness(DIGITS, frame) == "all 125 points of its grid, 5 seeds"
     assert missing(DIGITS, frame) == []
     found = coverage(DIGITS, frame)
     assert (found.recorded == 5).all()
-    assert len(found) == 5 * 5
+    assert len(found) == 6 * 5
     assert "Missing" not in standing(shelf()[-1])
 
 
 def test_the_first_points_of_a_study_have_no_interval():
     first = some(CIFAR, [0], [0, 0.5, 1])
     said = completeness(CIFAR, rows(CIFAR, first))
-    assert said.startswith("11 of the 153 points of its grid (7 %), at 1 of 3 seeds")
+    assert said.startswith("13 of the 183 points of its grid (7 %), at 1 of 3 seeds")
     assert "no claim is decided" in said
     found = coverage(CIFAR, rows(CIFAR, first)).set_index(["augmentation", "p"]).recorded
     assert found["mixup", 0.5] == found["classic+mixup", 0] == 1
     assert found["mixup", 0.1] == 0
-    assert found.sum() == 15  # p = 0 is shared, and shown for each
+    assert found.sum() == 18  # p = 0 is shared, and shown for each
     left = missing(CIFAR, rows(CIFAR, first))
-    assert len(left) == 142
+    assert len(left) == 170
     assert not set(left) & set(first)
 
 
 def test_a_whole_grid_of_one_seed_has_no_interval_either():
     one = replace(DIGITS, grid=DIGITS.grid | {"seed": [3]})
     said = completeness(one, rows(one, grid(one)))
-    assert said.startswith("all 21 points of its grid, 1 seed. One seed gives no interval")
+    assert said.startswith("all 25 points of its grid, 1 seed. One seed gives no interval")
 
 
 @pytest.mark.parametrize(("more", "single"), [([], False), ([0.25, 0.1], True)])
@@ -116,10 +117,10 @@ def test_cells_with_a_single_seed_are_said(more, single):
 def test_points_beside_the_grid_do_not_count():
     beside = [CIFAR.point("mixup", 0.35, 0), CIFAR.point("mixup", 0.5, 7)]
     frame = record(CIFAR, [CIFAR.point("none", 0, 0), *beside])
-    assert completeness(CIFAR, frame).startswith("1 of the 153 points")
+    assert completeness(CIFAR, frame).startswith("1 of the 183 points")
     (own,) = [one for one in shelf() if one.profile == CIFAR]
     assert "Beside the grid: 2." in standing(own)
-    assert "Missing: 152." in standing(own)
+    assert "Missing: 182." in standing(own)
 
 
 def test_an_empty_table_has_nothing():
@@ -154,8 +155,8 @@ def test_origins_count_the_points_of_each():
 
 
 def test_the_header_is_the_comment_that_a_profile_begins_with():
-    for path in FOLDER.glob("*.yaml"):
-        words = header(path.stem)
+    for name in SHIPPED:
+        words = header(name)
         assert words
         assert "#" not in words
         assert "profile:" not in words
@@ -169,7 +170,7 @@ def test_what_is_not_recorded_is_said_with_what_it_takes():
     record(DIGITS, grid(DIGITS))
     found = shelf()
     assert [one.profile.name for one in found][-1] == "digits"
-    assert {one.profile.name for one in found} == {path.stem for path in FOLDER.glob("*.yaml")}
+    assert {one.profile.name for one in found} == set(SHIPPED)
     for one in found[:-1]:
         said = standing(one)
         for part in (
@@ -181,7 +182,7 @@ def test_what_is_not_recorded_is_said_with_what_it_takes():
         assert ("GPU" in said) == one.profile.sweep["compile"]
     assert "GPU" not in standing(found[-1])
     table = overview(found).set_index("profile")
-    assert table.loc["digits", ["points", "recorded"]].tolist() == [105, 105]
+    assert table.loc["digits", ["points", "recorded"]].tolist() == [125, 125]
     assert (table.drop("digits").recorded == 0).all()
 
 

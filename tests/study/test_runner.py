@@ -10,7 +10,7 @@ from lib.study import runner, sweep, trained
 from lib.study.grid import grid
 from lib.study.index import Index, generator_file
 from lib.study.profile import Profile
-from lib.study.runner import points_of, run_points
+from lib.study.runner import run_points
 from tests.study.test_point import frame_of, run, same, small_profile
 from tests.test_runtime import graphs
 
@@ -33,7 +33,7 @@ def done(profile):
 def test_points_are_all_that_the_lists_name_those_of_the_grid_first(augmentation, p, seed):
     profile = Profile.load("digits")
     axes = profile.grid
-    found = points_of(profile, augmentation, p, seed)
+    found = profile.points(augmentation, p, seed)
     wanted = {
         profile.point(a, q, s)
         for a in augmentation or axes["augmentation"]
@@ -48,8 +48,8 @@ def test_points_are_all_that_the_lists_name_those_of_the_grid_first(augmentation
 
 def test_a_point_may_be_named_by_single_values():
     profile = Profile.load("digits")
-    assert points_of(profile, "classic", 0.5, 0) == [profile.point("classic", 0.5, 0)]
-    assert points_of(profile) == grid(profile)
+    assert profile.points("classic", 0.5, 0) == [profile.point("classic", 0.5, 0)]
+    assert profile.points() == grid(profile)
 
 
 # Many points
@@ -224,7 +224,7 @@ def test_a_generator_that_diverges_does_not_block_other_points(house, tmp_path, 
         raise FloatingPointError("GAN diverged at step 3")
 
     monkeypatch.setattr(trained.gan, "train_gan", diverging)
-    points = points_of(profile, ["gan-ns", "classic"], [1], 0)
+    points = profile.points(["gan-ns", "classic"], [1], 0)
     points.sort(key=lambda point: point.augmentation, reverse=True)
     with pytest.raises(ValueError, match="1 points failed.*gan-ns.*diverged"):
         run_points(profile, points, progress=False)

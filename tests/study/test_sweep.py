@@ -11,7 +11,8 @@ from lib.study import point as study
 from lib.study import sweep
 from lib.study.grid import grid
 from lib.study.index import Index, generator_file, record_file, record_folder
-from lib.study.profile import FOLDER, Profile
+from lib.study.profile import Profile
+from lib.study.settings import FOLDER
 from tests.study.test_point import frame_of, small_profile
 
 
@@ -62,7 +63,7 @@ def test_plan_prints_points_hours_and_megabytes_and_leaves_nothing(house, tmp_pa
     small = small_profile(tmp_path)
     before = sorted(ROOT.glob("notebooks/**/*")), sorted(tmp_path.rglob("*"))
     said = says("plan", path, "--workers", 2)
-    points = 105 if name == "digits" else len(grid(small))
+    points = 125 if name == "digits" else len(grid(small))
     assert f"{points} points" in said
     assert re.search(r"[\d.e-]+ hours with 2 workers", said)
     # 25,866 parameters of four bytes each, for every point.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from lib import attacks, checkpoint, data, records, training
 from lib import augmentation as library
-from lib import checkpoint, data, records, training
 from lib.augmentation.algebra import Augmentation, Sample
 from lib.study import trained
 from lib.study.profile import Profile
@@ -199,3 +199,35 @@ def test_only_grids_that_need_generators_have_them(tmp_path):
     both = {"grid.augmentation": ["classic+gan-wgp", "gan-ns", "gan-wgp"]}
     assert small_profile(tmp_path, **both).generators() == ["gan-ns", "gan-wgp"]
     assert small_profile(tmp_path, **both, **{"grid.p": [0]}).generators() == []
+
+
+# An augmentation that attacks the network in training
+
+
+ATTACK = {"augmentations.adversarial": ["Adversarial", {"eps": 0.5, "steps": 2, "norm": "l2"}]}
+
+
+def test_adversarial_training_is_an_augmentation_of_the_study(house, tmp_path):
+    """Its draw in the eyes of the trained network: attacked within the radius, labels kept."""
+    profile = small_profile(tmp_path, **ATTACK, **{"training.epochs": 8})
+    own = trained.subject(profile, profile.point("adversarial", 1, 0), progress=False)
+    drawn = own.augmentation(own.test, own.generator("draw"))
+    moved = (drawn.x - own.test.x).flatten(1).norm(dim=1)
+    assert 0 < moved.max() <= 0.5 + 1e-6
+    assert (drawn.y == own.test.y).all()
+    plain = trained.subject(profile, profile.point("none", 0, 0), progress=False)
+    risk = {one.point.augmentation: attacks.risk(one.model, one.adversarial(0.5, 20), one.y)
+            for one in (own, plain)}  # fmt: skip
+    assert risk["adversarial"] < risk["none"]
+    # Half of the examples at p = 1/2, and composed with others as any.
+    for name, p in (("adversarial", 0.5), ("classic+adversarial", 1)):
+        weights(profile, name, p)
+
+
+def test_what_attacks_a_network_has_to_be_given_one(tmp_path, refuses):
+    profile = small_profile(tmp_path, **ATTACK)
+    assert profile.attacks("classic+adversarial")
+    assert not profile.attacks("classic+mixup")
+    refuses(lambda: trained.augmentation(profile, "adversarial"), "'adversarial'", "model=")
+    wrong = {"augmentations.adversarial": ["Adversarial", {"eps": -1, "steps": 2}]}
+    refuses(lambda: small_profile(tmp_path, **wrong), "adversarial", "eps", "-1")
