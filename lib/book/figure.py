@@ -19,6 +19,8 @@ from lib.book.show import in_base64, sentence
 GREY, BLUE, ORANGE = "#767676", "#0072B2", "#D55E00"
 MARKS = {
     "none": (GREY, "circle"),
+    "standard": (GREY, "circle"),
+    "random signs": (GREY, "circle"),
     "classic": (BLUE, "square"),
     "mixup": (ORANGE, "triangle-up"),
     "gan-ns": ("#009E73", "diamond"),

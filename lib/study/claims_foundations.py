@@ -152,8 +152,8 @@ def networks(table):
         _claim(
             "Its own attack overrates a network that was trained with one step.",
             BOOK, TRAINING,
-            f"risk at eps {BENT:g} under PGD minus that under FGSM: after FGSM training minus after "
-            "PGD training, above zero",
+            f"risk at eps {BENT:g} under PGD minus that under FGSM, after FGSM training minus "
+            "after PGD training, above zero",
             "difference of shares",
             [effect("FGSM - PGD training", gap("fgsm") - gap("pgd"), grain)],
         ),

@@ -43,4 +43,4 @@ def test_a_name_keeps_its_colour_and_shape_on_all_charts_of_a_page(charts):
 
 def test_what_others_are_compared_with_is_grey():
     grey = {name for name, (colour, _) in MARKS.items() if colour == GREY}
-    assert grey == {"none", "real", "undecided", "all points"}
+    assert grey == {"none", "standard", "random signs", "real", "undecided", "all points"}
