@@ -41,10 +41,20 @@ from IPython.display import Markdown
 from lib import attacks, data, models, records
 from lib.augmentation import Adversarial
 from lib.book import charts
+from lib.study import Profile, recorded
+from lib.study import claims_adversarial as beside
 from lib.study import claims_foundations as claims
 from lib.training import train
 
-READS = ["three-seven/three_seven", "adversarial-training/adversarial_training"]
+READS = [
+    "three-seven/three_seven",
+    "adversarial-training/adversarial_training",
+    "performance",
+    "distances",
+    "stress",
+    "influence",
+]
+STUDY = READS[2:]  # tables of every recorded study
 linear = records.read("three-seven", "three_seven")
 deep = records.read("adversarial-training", "adversarial_training")
 
@@ -257,10 +267,38 @@ Markdown(
 # ## Where it stands among augmentations
 #
 # Adversarial training is an augmentation whose examples come from the network itself. In the study's terms it has a
-# probability $p$, at which each example is attacked, and can be compared with classic augmentation, mixup and
-# generated images at the same $p$ and seeds. `Adversarial(model, eps, steps, norm)` is ready for that. The study's
-# records do not hold it yet; when they do, [the findings](06_findings) will say where it stands.
-#
+# probability $p$, at which each example is attacked, and it stands beside classic augmentation, mixup and generated
+# images at the same $p$ and seeds. It is no competitor: it knows the attack by which all are judged. It is a yardstick
+# for how much robustness the same network could have.
+
+# %% tags=["hide-input"]
+found = {}
+for study in recorded.studies(Profile.load("digits"), *STUDY)[0]:
+    decided = beside.evaluate(*(study[name] for name in STUDY))
+    if decided:
+        found[study.label] = decided
+shown = Markdown(
+    "No recorded study holds adversarial training yet. Where one does, its sentences and verdicts stand here."
+)
+if found:
+    sentences = next(iter(found.values()))
+    table = pd.DataFrame({"sentence": [claim.sentence for claim in sentences]})
+    for label, decided in found.items():
+        table[label] = [claim.verdict for claim in decided]
+    shown = charts.table(
+        table, caption=f"Adversarial training at p = 1 beside the augmentations: {'; '.join(found)}"
+    )
+shown
+
+# %% tags=["hide-input"]
+lines = [
+    f"On {label}: {claim.sentence.rstrip('.')}, *{claim.verdict}* (it holds if: {claim.rule})."
+    for label, decided in found.items()
+    for claim in decided
+]
+Markdown("\n".join(f"- {line}" for line in lines))
+
+# %% [markdown]
 # ## In short
 #
 # - Adversarial training descends the loss at attacked examples; the attack is made anew at each step.
