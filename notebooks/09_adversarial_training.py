@@ -294,9 +294,9 @@ charts.table(
 robust, _, price, _, leaning = decided
 nearest = max(robust.effects, key=lambda one: one.value)
 Markdown(
-    f"**What we see.** The augmentation that comes nearest leaves more risk by "
-    f"{claims.in_words(nearest)} ({nearest.label.removeprefix('minus ')}): *{robust.verdict}* that adversarial "
-    f"training leaves the least. The clean error changes by {claims.in_words(price.effects[0])}: "
+    f"**What we see.** Even beside the augmentation that comes nearest ({nearest.label.removeprefix('minus ')}), "
+    f"adversarial training changes the risk by {claims.in_words(nearest)}: *{robust.verdict}* that it leaves the "
+    f"least. The clean error changes by {claims.in_words(price.effects[0])}: "
     f"*{price.verdict}* that it costs any. That networks are more influenced by attacked than by real points: "
     f"*{leaning.verdict}*. The augmentations of the [findings](06_findings) were made to describe images; this one "
     "was made for the attack it is judged by, so it is a yardstick, and no sentence of the talk is about it."
