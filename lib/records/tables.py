@@ -66,11 +66,15 @@ def write(rows, path, *, axes=AXES):
         if name not in frame:
             raise RecordError(f"record {path} lacks its axis {name}")
     front = ["profile", *axes, *PROVENANCE]
+    for name in front:
+        if name in frame and frame[name].isna().any():
+            raise RecordError(f"record {path} has a row without its {name}")
     frame = _check(frame, path)[[*front, *(name for name in frame if name not in front)]]
     for name in {*VALUES, *BESIDE}.intersection(frame):
         for value in () if pd.api.types.is_numeric_dtype(frame[name]) else frame[name].dropna():
             if not isinstance(value, Number):
-                raise RecordError(f"record {path}: {name} must be numbers, got {value!r}")
+                said = "a picture" if isinstance(value, np.ndarray) else repr(value)
+                raise RecordError(f"record {path}: {name} must be numbers, got {said}")
     packed = {name: [_packed(value, f"record {path}: {name}") for value in frame[name]]
               for name in _pictures(frame)}  # fmt: skip
     table = pa.Table.from_pandas(frame.assign(**packed), preserve_index=False)
@@ -283,15 +287,20 @@ def _declared():
 def _whole(parts):
     """Rows (dicts) or frames as one frame, in which whole numbers stay so beside missing ones."""
     if isinstance(parts[0], dict):
-        frame = pd.DataFrame(parts)
-        given = {name: [part[name] for part in parts if name in part] for name in frame}
-        whole = {n: all(type(v) is int for v in values) for n, values in given.items()}
-    else:
-        frame = pd.concat(parts, ignore_index=True)
-        whole = {name: all(pd.api.types.is_integer_dtype(part[name]) for part in parts
-                           if name in part) for name in frame}  # fmt: skip
-    return frame.astype({name: "Int64" if frame[name].isna().any() else "int64"
-                         for name in frame if whole[name]})  # fmt: skip
+        names = dict.fromkeys(name for part in parts for name in part)
+        given = {name: [part.get(name) for part in parts] for name in names}
+        return pd.DataFrame({name: _column(values) for name, values in given.items()})
+    frame = pd.concat(parts, ignore_index=True)
+    whole = [name for name in frame if all(pd.api.types.is_integer_dtype(part[name])
+                                           for part in parts if name in part)]  # fmt: skip
+    return frame.astype({name: "Int64" if frame[name].isna().any() else "int64" for name in whole})
+
+
+def _column(values):
+    kinds = {type(value) for value in values}
+    if int in kinds and kinds <= {int, type(None)}:
+        return pd.array(values, "Int64" if None in values else "int64")
+    return pd.Series(values)
 
 
 def _pictures(frame):
@@ -302,7 +311,9 @@ def _pictures(frame):
 def _packed(value, where):
     """An array as Parquet holds it; what is none stays missing."""
     if not isinstance(value, np.ndarray):
-        return None
+        if np.ndim(value) == 0 and pd.isna(value):
+            return None
+        raise RecordError(f"{where} must be a picture of uint8, got {value!r}")
     if value.dtype != np.uint8 or value.nbytes > LARGEST:
         raise RecordError(f"{where} must be a picture of uint8 of at most {LARGEST} bytes, "
                           f"got {value.dtype} of {value.nbytes}")  # fmt: skip

@@ -63,7 +63,6 @@ def test_an_axis_holds_words_or_numbers(tmp_path, kind):
     assert (found, type(found)) == (kind["n"], type(kind["n"]))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: tables.write looks at columns only, not at rows")
 @pytest.mark.parametrize("lost", ["n", "seed", "code", "settings", "data"])
 def test_one_row_of_many_without_its_cell_or_version_is_not_written(tmp_path, refuses, lost):
     """Such a row would be collected, and by `read` left out without a word."""
@@ -191,7 +190,6 @@ def test_a_picture_may_have_the_most_bytes_and_no_more(tmp_path, refuses):
         assert whole_file(path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: tables._packed takes what is no array for missing")
 @pytest.mark.parametrize("other", [7, 0.5, "black", [1, 2]])
 def test_what_is_no_picture_among_pictures_is_refused_not_lost(tmp_path, refuses, other):
     seen = np.zeros((2, 2), np.uint8)
@@ -200,7 +198,6 @@ def test_what_is_no_picture_among_pictures_is_refused_not_lost(tmp_path, refuses
             error=RecordError)  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: tables.write shows a picture's digits, line by line")
 def test_a_picture_for_a_value_is_refused_in_one_line(tmp_path, refuses):
     """A number is what a value is; a picture has a column of its own."""
     seen = np.zeros((4, 4), np.uint8)
@@ -241,7 +238,6 @@ def test_whole_numbers_come_back_whole(tmp_path_factory, given_values, cut):
     assert [None if pd.isna(v) else v for v in found.tosses.tolist()] == given_values
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: tables._whole goes through floats")
 def test_large_whole_numbers_are_exact_beside_missing_ones(tmp_path):
     path = file_of(tmp_path / "a.parquet", flip(1, tosses=2**53 + 1), flip(2))
     assert read_file(path).tosses[0] == 2**53 + 1
