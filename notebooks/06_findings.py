@@ -31,12 +31,18 @@ seed = 0  # beside the mean over all seeds, at this one
 import pandas as pd
 from IPython.display import Markdown, display
 
+from lib import records
 from lib.book import charts
-from lib.study import Profile, claims, power, recorded
+from lib.study import Profile, claims, claims_foundations, power, recorded
 
 settings = Profile.load(profile)
-READS = ["performance", "distances", "stress", "influence", "checks"]  # of every recorded study
-studies, words = recorded.studies(settings, *READS)
+STUDY = ["performance", "distances", "stress", "influence", "checks"]  # of every recorded study
+READS = [
+    "performance", "distances", "stress", "influence", "checks", "three-seven/three_seven",
+    "transfer/transfer", "adversarial-training/adversarial_training",
+    "online-learning/online_learning", "committee/committee",
+]  # fmt: skip
+studies, words = recorded.studies(settings, *STUDY)
 Markdown(words)
 
 
@@ -74,7 +80,8 @@ charts.table(claims.frame(decided)[["claim", "source"]], caption="The claims, an
 # one example only, and says when it does not hold.) An augmentation stands for the mean over those
 # $p > 0$ at which every augmentation has a value at every seed. Effects are differences at the same seed,
 # so that what a seed does to all networks alike cancels. The sentences are about augmentations one at a
-# time, so compositions enter none of them.
+# time, so compositions enter none of them, nor does [adversarial training](09_adversarial_training), which is
+# a yardstick beside them.
 
 # %% tags=["hide-input"]
 verdicts = claims.frame(decided)[["claim"]]
@@ -96,7 +103,24 @@ for name, decided in found.items():
 # one seed, its intervals are infinite, so nothing is decided there.
 
 # %% [markdown]
-# ## The effects behind them
+# ## The sentences of the foundations
+#
+# The [second part](08_adversarial_examples) follows another talk, on modelling adversarial training. Its
+# sentences, and some of this book's, are decided in the same way by experiments of their own; the chapters show
+# the effects.
+
+# %% tags=["hide-input"]
+foundations = [
+    *claims_foundations.linear(records.read("three-seven", "three_seven")),
+    *claims_foundations.surrogates(records.read("transfer", "transfer")),
+    *claims_foundations.networks(records.read("adversarial-training", "adversarial_training")),
+    *claims_foundations.streams(records.read("online-learning", "online_learning")),
+    *claims_foundations.committees(records.read("committee", "committee")),
+]
+charts.table(claims.frame(foundations), caption="The foundations: sentences, verdicts, sources")
+
+# %% [markdown]
+# ## The effects behind the study's
 
 # %% tags=["hide-input"]
 for name, decided in found.items():
