@@ -149,11 +149,10 @@ def _loss(m, v):
 
 def _random(m, v, largest):
     """Means over eps ~ U[0, largest]: of <d>, the slope of the mean loss, a difference quotient."""
+    if largest < 1e-5:  # where the difference would lose its digits, all eps are nearly one
+        return _slope(m - largest / 2, v), _slope_squared(m - largest / 2, v)
     squared = _integral(lambda at: _slope_squared(at, v), m - largest, m, math.sqrt(0.25 + v))
-    if largest > 1e-3:
-        slope = _loss(m, v) - _loss(m - largest, v)
-    else:  # where the difference would lose its digits
-        slope = _integral(lambda at: _slope(at, v), m - largest, m, math.sqrt(0.5 + v))
+    slope = _loss(m, v) - _loss(m - largest, v)
     return slope / largest, squared / largest
 
 
