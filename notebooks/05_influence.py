@@ -165,12 +165,12 @@ charts.table(
 
 # %%
 l2 = settings.training["weight_decay"]
-last = live.view(LastLayer)  # the last layer, and what it sees
-drawn = last.features(last.drawn)
-augmented = changed(live.train, last.drawn)
-tests = last.features(last.tests)
+layer = live.view(LastLayer)  # the last layer, and what it sees
+drawn = layer.features(layer.drawn)
+augmented = changed(live.train, layer.drawn)
+tests = layer.features(layer.tests)
 effects = removal_effect(
-    last.head, drawn, tests, method=settings.measures["influence"]["method"], l2=l2
+    layer.head, drawn, tests, method=settings.measures["influence"]["method"], l2=l2
 )
 
 charts.table(
@@ -181,7 +181,7 @@ charts.table(
                 "augmented": int(augmented.sum()),
                 "test points": len(tests) // 2,
                 "adversarial twins": len(tests) // 2,
-                "parameters of the last layer": sum(w.numel() for w in last.head.parameters()),
+                "parameters of the last layer": sum(w.numel() for w in layer.head.parameters()),
             }
         ]
     ),
@@ -197,8 +197,8 @@ charts.table(
 # real or augmented (aug.), and the predicted change of the loss.
 
 # %% tags=["hide-input"]
-labels = last.tests.y.argmax(1)
-predicted = attacks.predict(live.model, last.tests.x)
+labels = layer.tests.y.argmax(1)
+predicted = attacks.predict(live.model, layer.tests.x)
 clean, twin = (predicted == labels).chunk(2)
 chosen = int((clean & ~twin).nonzero()[0, 0])
 
@@ -208,16 +208,16 @@ def most(row, count=6):
     order = effects[row].argsort()
     picked = torch.cat([order.flip(0)[:count], order[:count]]).cpu()
     kinds = ["aug." if is_augmented else "real" for is_augmented in augmented[picked]]
-    labels, changes = last.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
+    labels, changes = layer.drawn.y[picked].argmax(1).tolist(), effects[row, picked].tolist()
     return charts.pictures(
-        last.drawn.x[picked].cpu().numpy(),
+        layer.drawn.x[picked].cpu().numpy(),
         rows=["most helpful", "most harmful"],
         titles=[f"{y}, {k}: {e:+.0e}" for y, k, e in zip(labels, kinds, changes, strict=True)],
         description="Training points that would change the test image's loss most if removed",
     )
 
 
-pair = last.tests.x[[chosen, chosen + len(clean)]]
+pair = layer.tests.x[[chosen, chosen + len(clean)]]
 charts.pictures(
     pair.cpu().numpy(),
     titles=[
@@ -452,8 +452,8 @@ against_p(
 
 # %%
 few = type(tests)(tests.x[:4], tests.y[:4])
-by_cg = influence(last.head, drawn, few, method="cg", l2=l2, iterations=5000, tolerance=1e-9)
-by_cholesky = influence(last.head, drawn, few, method="exact", l2=l2)
+by_cg = influence(layer.head, drawn, few, method="cg", l2=l2, iterations=5000, tolerance=1e-9)
+by_cholesky = influence(layer.head, drawn, few, method="exact", l2=l2)
 difference = (by_cg - by_cholesky).abs().max() / by_cholesky.abs().max()
 charts.table(
     pd.DataFrame([{"pairs": by_cg.numel(), "largest relative difference": difference.item()}]),
@@ -468,7 +468,7 @@ charts.table(
 # smallest eigenvalue of the Hessian tells, by Lanczos's method from products alone:
 
 # %%
-least = smallest_eigenvalue(live.model, last.drawn, l2=l2)
+least = smallest_eigenvalue(live.model, layer.drawn, l2=l2)
 mended = f"there is negative curvature, which a damping above {-least:.2g} would mend"
 Markdown(
     f"The smallest eigenvalue in all parameters of {live.point} is **{least:.2g}**: "
@@ -497,10 +497,10 @@ def both_ways(subject, few):
     """Influence in all parameters, by EK-FAC, and in the last layer."""
     shared = {"damping": damping, "l2": l2}
     names = treatable(subject.model)
-    last = subject.view(LastLayer)
-    whole = influence(subject.model, last.drawn, few, method="ekfac", parameters=names, **shared)
-    inputs = last.features(last.drawn), last.features(few)
-    return whole, influence(last.head, *inputs, method="exact", **shared).to(whole)
+    layer = subject.view(LastLayer)
+    whole = influence(subject.model, layer.drawn, few, method="ekfac", parameters=names, **shared)
+    inputs = layer.features(layer.drawn), layer.features(few)
+    return whole, influence(layer.head, *inputs, method="exact", **shared).to(whole)
 
 
 def reading(subject, scores):
@@ -512,7 +512,7 @@ def reading(subject, scores):
 rows = []
 for name in ["none", *settings.grid["augmentation"]]:
     one = subject(settings, settings.point(name, p if name != "none" else 0, seed), progress=False)
-    number = len(one.influence_tests) // 2
+    number = len(one.view(LastLayer).tests) // 2
     whole, last = both_ways(one, pick(one, [*range(8), *range(number, number + 8)]))
     agreed = rank_correlation(whole, last).nanmedian().item()
     rows.append({"augmentation": name, "Spearman": agreed,
@@ -534,7 +534,7 @@ charts.table(
 two = pick(live, [chosen, chosen + len(clean)])
 whole, last = both_ways(live, two)
 newton = influence(
-    live.model, last.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
+    live.model, layer.drawn, two, method="cg", curvature="gauss-newton", damping=damping, l2=l2,
     tolerance=1e-4, parameters=treatable(live.model),
 )  # fmt: skip
 ways = {"Gauss-Newton, all": newton, "EK-FAC, all": whole, "exact, last layer": last}
@@ -574,9 +574,9 @@ charts.table(
 ranked = effects.abs().mean(0).argsort(descending=True)
 order = torch.randperm(len(ranked) - 5, generator=live.generator("left out"), device=ranked.device)
 out = torch.cat([ranked[:5], ranked[5:][order[:5]]])
-actual = leave_one_out(last.head, drawn, tests, out, l2=l2, tolerance=1e-6)
-least = minimised(last.head, drawn, l2=l2, tolerance=1e-6)
-start = {"as trained": last.head, "at the minimum": least}
+actual = leave_one_out(layer.head, drawn, tests, out, l2=l2, tolerance=1e-6)
+least = minimised(layer.head, drawn, l2=l2, tolerance=1e-6)
+start = {"as trained": layer.head, "at the minimum": least}
 predicted = {
     name: removal_effect(
         head, drawn, tests, method=settings.measures["influence"]["method"], l2=l2
