@@ -270,7 +270,6 @@ charts.against(
     "eps",
     line="by",
     facet="target",
-    columns=3,
     x_title="eps, Linf",
     y="share of test images on which the target errs",
     format=".0%",

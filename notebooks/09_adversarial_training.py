@@ -306,7 +306,7 @@ Markdown(
     f"adversarial training changes the risk by {claims.in_words(nearest)}: *{robust.verdict}* that it leaves the "
     f"least. The clean error changes by {claims.in_words(price.effects[0])}: "
     f"*{price.verdict}* that it costs any. That networks are more influenced by attacked than by real points: "
-    f"*{leaning.verdict}*. The augmentations of the [findings](06_findings) were made to describe images; this one "
+    f"*{leaning.verdict}*. The augmentations of the [findings](06_findings.html) were made to describe images; this one "
     "was made for the attack it is judged by, so it is a yardstick, and no sentence of the talk is about it."
 )
 

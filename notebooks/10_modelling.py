@@ -228,7 +228,7 @@ Markdown(
 
 
 # %% tags=["hide-input"]
-radii = np.linspace(0, 2.5, 51)
+radii = np.linspace(0, 2.5, 11)
 
 
 def robustness():

@@ -24,6 +24,7 @@ FADED = 0.1
 WIDTH, PANEL, HEIGHT = 620, 240, 240  # pixels: a whole chart, one of several panels, and both
 AXIS = 30  # pixels that an axis with its title takes
 AXIS_P = "probability p of augmentation"
+LETTERS = 60  # of a legend's names: more do not fit beside one another on a phone
 FEW = 12  # places on an axis that are labelled each, and marked large
 
 
@@ -331,8 +332,14 @@ def _panels(chart, data, facet, columns, height=HEIGHT):
 
 
 def _colour(field, scale):
+    legend = _columns(scale)
     scale = alt.Scale(domain=list(scale), range=list(scale.values()))
-    return alt.Color(f"{field}:N", scale=scale, title=None)
+    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend)
+
+
+def _columns(names):
+    """The legend of names, in fewer columns where they are too long for a phone."""
+    return alt.Legend(columns=3) if sum(map(len, names)) > LETTERS else alt.Legend()
 
 
 def _axis(format):
@@ -343,7 +350,7 @@ def _axis(format):
 def _shape(field, names):
     shapes = [shape for _, shape in marks(names).values()]
     scale = alt.Scale(domain=list(names), range=shapes)
-    return alt.Shape(f"{field}:N", scale=scale, title=None)
+    return alt.Shape(f"{field}:N", scale=scale, title=None, legend=_columns(names))
 
 
 def _legend(column):

@@ -69,7 +69,7 @@ def plane(table, x, y, *, value, description, x_title=None, y_title=None, facet=
     for name, width in widths.items():
         data[f"{name}_from"], data[f"{name}_to"] = data[name] - width / 2, data[name] + width / 2
     domain = [[float(data[f"{n}_from"].min()), float(data[f"{n}_to"].max())] for n in (x, y)]
-    tiles = alt.Chart().mark_rect(strokeWidth=1)  # else the page shines through the seams
+    tiles = alt.Chart().mark_rect()
     tiles = tiles.encode(
         alt.X(f"{x}_from:Q", title=x_title or x, scale=alt.Scale(domain=domain[0], nice=False)),
         alt.X2(f"{x}_to:Q"),
@@ -79,7 +79,6 @@ def plane(table, x, y, *, value, description, x_title=None, y_title=None, facet=
             f"{value}:Q", scale=alt.Scale(scheme=SCHEME), title=None,
             legend=alt.Legend(format=format, gradientLength=200),
         ),
-        alt.Stroke(f"{value}:Q", scale=alt.Scale(scheme=SCHEME), legend=None),
         tooltip=[alt.Tooltip(f"{x}:Q"), alt.Tooltip(f"{y}:Q"),
                  alt.Tooltip(f"{value}:Q", format=format)],
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from safetensors import safe_open
 
-from lib import records
+from lib import measures, records
 from lib.study.grid import grid
 from lib.study.index import current
 from lib.study.profile import Profile
@@ -144,7 +144,7 @@ def standing(study):
     words = [completeness(profile, cost)]
     if lacking:
         words.append(f"Missing: {lacking}. `make sweep PROFILE={name}` records them")
-    beside = len(cost.drop_duplicates(records.CELL)) - (len(grid(profile)) - lacking)
+    beside = len(_cells(cost)) - (len(grid(profile)) - lacking)
     if beside:
         words.append(f"Beside the grid: {beside}")
     words += [line.removeprefix("cost: ") for line in study.lacks]
@@ -242,8 +242,16 @@ def of_point(table, point):
 
 def _there(profile, table):
     """The points of the grid that have rows in a table."""
-    cells = {*table[records.CELL].itertuples(index=False, name=None)}
+    cells = _cells(table)
     return {point for point in grid(profile) if (point.augmentation, point.p, point.seed) in cells}
+
+
+def _cells(table):
+    """The points that have rows in a table; of costs, those of measures that every seed has."""
+    if "stage" in table:
+        alone = [name for name in measures.names() if measures.facts(name).first_seed]
+        table = table[~table.stage.isin(alone)]
+    return {*table[records.CELL].itertuples(index=False, name=None)}
 
 
 def _foreign_settings(profile, table, rows):

@@ -30,7 +30,7 @@ SAID = {
 def photographs(tmp_path, monkeypatch):
     """`photographs(engines)` adds a study of CIFAR-10 to the digits' tables."""
     folder = tmp_path / "results"
-    shutil.copytree(ROOT / "results" / "digits", folder / "digits")
+    shutil.copytree(ROOT / "results", folder, ignore=shutil.ignore_patterns("photographs"))
     monkeypatch.setenv("RESULTS", str(folder))
     cifar = Profile.load("cifar10")
 
