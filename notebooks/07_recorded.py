@@ -33,6 +33,7 @@ from IPython.display import Markdown, display
 from lib import records
 from lib.book import charts
 from lib.study import Profile, recorded
+from lib.study.settings import FOLDER
 
 # %% [markdown]
 # ## The studies
@@ -132,6 +133,6 @@ made
 # To add a point to a study, or a study of your own, see the repository's README.
 
 # %% tags=["hide-input"]
-known = {study.profile.name for study in studies}
+known = {study.profile.name for study in studies} | {file.stem for file in FOLDER.glob("*.yaml")}
 if others := sorted(set(records.profiles()) - known):
     display(Markdown(f"Recorded as well, without a profile in the book: {', '.join(others)}."))

@@ -339,7 +339,7 @@ def _colour(field, scale):
 
 def _columns(names):
     """The legend of names, in fewer columns where they are too long for a phone."""
-    return alt.Legend(columns=3) if sum(map(len, names)) > LETTERS else alt.Legend()
+    return alt.Legend(columns=2) if sum(map(len, names)) > LETTERS else alt.Legend()
 
 
 def _axis(format):

@@ -128,7 +128,8 @@ def select(profile, table, *, code=None):
             raise ValueError(f"{table} of profile {profile}: engine {code} made none, only {known}")
         rows = rows[made]
     # Of costs every measure has its own versions, of settings every augmentation.
-    apart = rows.stage if table == "cost" else [0] * len(rows)
+    made = {"compile": "train", "load": "train"}  # the network, one way or the other
+    apart = rows.stage.replace(made) if table == "cost" else [0] * len(rows)
     kept, words = [], {}
     for _, part in rows.groupby(apart):
         part, others, called = _best(part, axes, "version")

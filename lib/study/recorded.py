@@ -249,8 +249,8 @@ def _there(profile, table):
 def _cells(table):
     """The points that have rows in a table; of costs, those of measures that every seed has."""
     if "stage" in table:
-        alone = [name for name in measures.names() if measures.facts(name).first_seed]
-        table = table[~table.stage.isin(alone)]
+        whole = [name for name in measures.names() if not measures.facts(name).first_seed]
+        table = table[table.stage.isin(whole)]
     return {*table[records.CELL].itertuples(index=False, name=None)}
 
 
