@@ -271,7 +271,7 @@ charts.against(
     line="by",
     facet="target",
     x_title="eps, Linf",
-    y="share of test images on which the target errs",
+    y="share of test images that are wrong",
     format=".0%",
     description="Risk of three targets against eps, under attacks by who knows the target, through "
     "surrogates, and under random signs: mean and 95 % interval over seeds",
